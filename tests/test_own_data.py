@@ -153,7 +153,7 @@ def test_data_are_described_before_training_and_by_check(command: Command, folde
         "all           60          60    40\n",
         "left out because hidden: 1 (training/cross/.cache)\n",
         "left out because not an image: 1 (notes.txt)\n",
-        "the validation set is the data's own; data.val_size=0 leaves it out",
+        "the data have a validation set of their own; data.val_size=0 leaves it out",
     ):
         assert line in outcome.out, line
     assert [line.removeprefix("mnist_lab: warning: ").split(": ")[0] for line in outcome.err.splitlines()] == [

@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> None:
         raise UsageError("name an image, a folder of images, or a file of arrays or pixels, such as .npz or .csv")
     if len(runs) > 1 and (options.show or options.out):
         raise UsageError(f"--show and --out: only valid for one run; {len(runs)} are named")
-    if any(name.lower().endswith((*ARRAY_FILES, "ubyte", "ubyte.gz")) for name in images):
+    if any(name.lower().endswith((*ARRAY_FILES, "ubyte", "ubyte.gz", ".txt", ".xlsx")) for name in images):
         predict_arrays(runs, images, options)
     elif options.out:
         raise UsageError(

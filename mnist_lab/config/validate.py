@@ -222,6 +222,7 @@ def _signature_problems(node: DictConfig, path: str = "") -> Iterator[str]:
         elif parameters is not None and not _is_taken(key, parameters):
             yield f"{key}={_format(value)}: {_explain_refused_argument(key, node._target_, parameters)}"
         elif isinstance(value, DictConfig) and ("_target_" in value or parameters is None):
+            yield from _type_problems(key, value, LIMITS.get(key, Any))
             yield from _signature_problems(value, key)
         elif is_list_of_nodes(value):
             for i, each in enumerate(value):

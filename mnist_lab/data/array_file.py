@@ -66,7 +66,7 @@ class ArrayFile(OwnImages):
         for each, _ in sets.values():
             # The 28x28 bytes of all images are held twice, and one image at a time becomes floats, however large it is.
             check_memory(2 * SIDE * SIDE * len(each) + 16 * each[:1].size, max_bytes)
-        values, scale = find_common_scale(sets)
+        values, scale = find_common_scale(images)
         notes = [describe_images({each.shape[2:0:-1] for each in images.values()}, values, scale)]
         used = {"classes", *(name for pair in pairs.values() for name in pair.values())}
         contents.left_out["not needed"] += [name for name in contents.arrays if name not in used]
@@ -79,8 +79,9 @@ class ArrayFile(OwnImages):
         Of a file with several sets, these are the test images.
         """
         with explain(f"{path}: "):
-            max_bytes = limit_memory([path])
-            contents = read_arrays([path], self._given.get("labels"), max_bytes, must_have_labels=False)
+            files = find_files(path)
+            max_bytes = limit_memory(files)
+            contents = read_arrays(files, self._given.get("labels"), max_bytes, must_have_labels=False)
             pairs = ArrayFile._find_sets(self, contents.arrays, must_have_labels=False)
             pair = pairs.get("test") or next(iter(pairs.values()))
             if "labels" not in pair:
@@ -131,6 +132,7 @@ class ArrayFile(OwnImages):
         """Return the images of a set, of which there are so many, if that is known, as (N, H, W) or (N, H, W, 3)."""
         name = pair["images"]
         array, is_matlab = contents.arrays[name], name in contents.matlab
+        needed = "" if count is None else f", an image for each of {count:,} labels"
         if count is None:  # MATLAB's images lie along the last axis.
             count = array.shape[-1 if is_matlab and array.ndim > 2 else 0]
         if array.dtype.kind not in "buif":
@@ -148,7 +150,7 @@ class ArrayFile(OwnImages):
             readings = f"say {choices} (N images, H rows, W columns, C colours)"
             raise UsageError(f"{name} has shape {array.shape}, which can be read in several ways; {readings}")
         form = self.axes or "(N, height, width), (N, height, width, 3) or (N, pixels)"
-        raise UsageError(f"{name} has shape {array.shape}; {form} is needed, an image for each of {count:,} labels")
+        raise UsageError(f"{name} has shape {array.shape}; {form} is needed{needed}")
 
 
 def _arrange(array: np.ndarray, axes: str) -> np.ndarray | None:
@@ -196,19 +198,23 @@ def _to_labels(pair: Pair, arrays: Arrays, max_bytes: int) -> np.ndarray:
     if array.dtype.kind in "SU":
         return np.char.strip(array.astype(str))
     if not is_number or not ((array == np.rint(array)) & (abs(array) < 2**53)).all():
-        raise UsageError(f"{name} holds {array.dtype}; whole numbers from 0, or names, are needed")
+        remedy = "; save names as texts: .astype(str) in NumPy, char() in MATLAB" * array.dtype.hasobject
+        raise UsageError(f"{name} holds {array.dtype}; whole numbers from 0, or names, are needed{remedy}")
     return array.astype(np.int64)
 
 
 def _number(labels: Mapping[str, np.ndarray], classes: list[str]) -> tuple[dict[str, np.ndarray], list[str]]:
     """Return the labels of each set as places among the classes, and the names of the classes, found if none are given.
 
-    Labels that are numbers are the names of classes, if all are, or begin with 0 or 1.
+    Labels that are numbers are the names of classes, if all are, or begin with 0 or 1; with 0 if a class 0 is first.
     """
     found = {value for array in labels.values() for value in np.unique(array).tolist()}
     names = {value for value in found if isinstance(value, str)}
     if not classes and found and not names:
-        numbers = range(max(min(found), 0), max(found) + 1)
+        in_use = f"data.source.classes=[{shorten(','.join(map(str, sorted(found))))}]"
+        if min(found) < 0:
+            raise UsageError(f"labels hold {min(found)}; say {in_use} if each is a class, or count from 0")
+        numbers = range(min(found), max(found) + 1)
         if numbers == range(1, 11):
             digits, others = (f"data.source.classes=[1,2,3,4,5,6,7,8,9,{last}]" for last in (0, 10))
             raise UsageError(f"labels are from 1 to 10; say {digits} if 10 is the digit 0, or {others}")
@@ -217,9 +223,9 @@ def _number(labels: Mapping[str, np.ndarray], classes: list[str]) -> tuple[dict[
     places: dict[str | int, int] = {name: place for place, name in enumerate(classes)}
     if not names:
         numerals: dict[str | int, int] = {
-            int(name): place for place, name in enumerate(classes) if re.fullmatch("[0-9]{1,9}", name)
+            int(name): place for place, name in enumerate(classes) if re.fullmatch("-?[0-9]{1,9}", name)
         }
-        start = int(0 not in found and len(classes) in found)
+        start = int(0 not in found and len(classes) in found and numerals.get(0) != 0)
         places = numerals if found <= numerals.keys() else {start + place: place for place in range(len(classes))}
     if unknown := sorted(str(value) for value in found - places.keys()):
         raise UsageError(f"labels hold {shorten(unknown[0])}, which is not one of {shorten(', '.join(classes))}")

@@ -11,6 +11,7 @@ from mnist_lab.errors import UsageError
 from mnist_lab.files import ARRAY_FILES
 from mnist_lab.formatting import shorten
 
+SAVE_AS_CSV = "save it as CSV UTF-8"  # so Excel calls it
 HIDDEN = (".", "__MACOSX/")
 MAX_EXPANSION = 50  # Arrays may take this many bytes for each byte of their files.
 SMALL_FILE = 10_000_000  # A smaller file may have arrays as large as those of a file of this size.
@@ -37,6 +38,8 @@ def list_members(path: Path) -> list[DataFile]:
         return [path]
     root = zipfile.Path(path)
     files = [name for name in root.root.namelist() if not name.startswith(HIDDEN)]
+    if "xl/workbook.xml" in files:
+        raise UsageError(f"is a spreadsheet; {SAVE_AS_CSV}")
     names = [name for name in files if _may_have_arrays(name) or len(files) == 1]
     if not names:
         raise UsageError(f"holds no arrays ({shorten(', '.join(files)) or 'it is empty'})")
@@ -76,4 +79,5 @@ def explain(where: str = "") -> Iterator[None]:
         raise type(error)(f"{where}{error}") from error
     except Exception as error:  # NumPy, SciPy, zipfile and zlib raise anything for damaged files.
         reason = shorten(getattr(error, "strerror", None) or str(error) or type(error).__name__)
-        raise UsageError(f"{where}cannot be read as .npz, .npy, .mat, IDX or UTF-8 CSV ({reason})") from error
+        remedy = f"; if it is a CSV, {SAVE_AS_CSV}" * isinstance(error, UnicodeDecodeError)
+        raise UsageError(f"{where}cannot be read as .npz, .npy, .mat, IDX or UTF-8 CSV ({reason}){remedy}") from error

@@ -152,7 +152,7 @@ class OwnImages(ImageSource):
         }
         validation = len(sets["validation"][1]) if "validation" in sets else 0
         if validation:
-            notes = [*notes, "the validation set is the data's own; data.val_size=0 leaves it out"]
+            notes = [*notes, "the data have a validation set of their own; data.val_size=0 leaves it out"]
         background = border_brightness(arrays.train_images)
         settings = {"validation": validation, "classes": classes, "background": background, "sha256": checksum}
         return _Prepared(arrays, settings, notes, self._arrange(named, classes)[::2])

@@ -14,7 +14,7 @@ import numpy as np
 
 from mnist_lab.data.data_files import DataFile, check_memory, open_file
 from mnist_lab.errors import UsageError
-from mnist_lab.formatting import shorten
+from mnist_lab.formatting import natural_key, shorten
 
 LABEL_NAMES = {"label", "labels", "class", "target", "y", "digit"}
 INDEX_NAME = re.compile("|unnamed.*|index|row.?names?|.*id")
@@ -29,7 +29,7 @@ class Unlabelled(UsageError):
 
 
 class _Lines:
-    """The lines of a CSV that are not empty, not comments or Excel's sep= above, while memory allows a row for each.
+    """The lines of a CSV with values, without comments and Excel's sep= above, while memory allows a row for each.
 
     Attributes:
         number: the number of the last line, as an editor counts lines.
@@ -47,7 +47,7 @@ class _Lines:
                 if len(line) == MAX_LINE:
                     raise UsageError(f"has a line of more than {MAX_LINE:,} characters")
                 is_comment = rows == 0 and re.match(r"#[^,;\t]|sep=.\s*$", line)
-                if not line.isspace() and not is_comment:
+                if line.strip(" ,;\t\r\n") and not is_comment:
                     rows += 1
                     yield line
 
@@ -62,6 +62,10 @@ def read_table(
     delimiter, names, values, has_names = _read_head(path, max_bytes)
     place, others = _find_label(names, values, label, must_exist=must_have_labels)
     pixels = [column for column in range(len(names)) if column not in (place, *others)]
+    titles = [names[column] for column in pixels]
+    # Two numbers in a name, in an order of their own, may be by rows or by columns.
+    if titles == sorted(titles) or all(len(re.findall(r"\d+", title)) == 1 for title in titles):
+        pixels.sort(key=lambda column: natural_key(names[column]))
     is_at_an_end = place is None and _is_square(len(pixels) - 1)
     if not _is_square(len(pixels) - is_at_an_end):
         raise Unlabelled(f"found {len(pixels)} columns of pixels; as many as in a square are needed, such as {28 * 28}")
@@ -116,17 +120,17 @@ def _explain(error: Exception, line: int, names: list[str]) -> UsageError:
 def _read_head(path: DataFile, max_bytes: int) -> tuple[str | None, list[str], list[str], bool]:
     """Return the separator, the names of columns, the first values, and whether the file has the names.
 
-    The separator is None for spaces. If names are numbers, they count up, as those of pandas.
+    The separator is None for spaces. If names are numbers, most follow one another, as those of pandas.
     """
     first, second = [*islice(_Lines(path, max_bytes), 2), "", ""][:2]
     if not first:
         raise UsageError("is empty")
     # A comma in 0,5 does not separate; then another separator is at least half as frequent.
-    counts = {mark: weight * first.count(mark) for mark, weight in ((",", 1), (";", 2), ("\t", 2))}
+    counts = {mark: weight * (first + second).count(mark) for mark, weight in ((",", 1), (";", 2), ("\t", 2))}
     delimiter = max(counts, key=lambda mark: counts[mark]) if any(counts.values()) else None
     names, values = _split(first, delimiter), _split(second, delimiter)
     numbers = [float(name) for name in names if NUMBER.fullmatch(name)]
-    steps = [after - before for before, after in pairwise(numbers)]
+    steps = [after - before for before, after in pairwise(sorted(numbers))]
     if steps.count(1) < 0.9 * len(steps):
         # A column in front of label and pixels numbers the lines.
         return delimiter, ["" if _is_square(len(names) - 2) else "0", *["0"] * (len(names) - 1)], names, False

@@ -94,17 +94,19 @@ def _read_npy(file: IO[bytes], max_bytes: int) -> np.ndarray:
 
 
 def _read_matlab(file: IO[bytes], start: bytes, max_bytes: int) -> dict[str, np.ndarray]:
-    """Return the numbers and texts in a .mat file; cells and structures are left out."""
+    """Return the numbers and texts in a .mat file; of a cell, an empty array, and nothing of a structure."""
     from scipy.io import loadmat, whosmat
 
     if not start.startswith(b"MATLAB 5.0"):
         raise UsageError("is in another MATLAB format; save it with save('FILE.mat', '-v7')")
     content = _decompress_matlab(file, max_bytes // 2)
-    listed = [(name, math.prod(shape), kind) for name, shape, kind in whosmat(content) if kind in MATLAB_BYTES]
+    found = [(name, math.prod(shape), kind) for name, shape, kind in whosmat(content)]
+    listed = [(name, count, kind) for name, count, kind in found if kind in MATLAB_BYTES]
     check_memory(2 * sum(count * MATLAB_BYTES[kind] for _, count, kind in listed), max_bytes)
     content.seek(0)
     loaded = loadmat(content, variable_names=[name for name, *_ in listed])
-    return {name: np.asarray(loaded[name]) for name, *_ in listed}
+    cells = {name: np.empty(0, object) for name, _, kind in found if kind == "cell"}
+    return {name: np.asarray(loaded[name]) for name, *_ in listed} | cells
 
 
 def _decompress_matlab(file: IO[bytes], max_bytes: int) -> io.BytesIO:

@@ -53,11 +53,14 @@ def summarise(data: MNISTDataModule) -> Summary:
     else:
         shades = [shade for images, _ in sets.values() if len(images) for shade in (images.min(), images.max())]
         notes = [describe_images([(SIDE, SIDE)], (min(shades), max(shades)), (0, 255))]
+    used = [name for name, *each in zip(classes, *counts.values(), strict=True) if any(each)]
     for number, (kind, (images, _)) in enumerate(sets.items()):
         missing = [name for name, count in zip(classes, counts[kind], strict=True) if count == 0]
         if missing and len(images):
             is_held_out = kind == "validation" and not data.source.read_settings().get("validation")
             remedy = "; hold out more with data.val_size, or others with data.split_seed" * is_held_out
+            if kind == "training" and "".join(used).isdecimal():
+                remedy = f"; data.source.classes=[{shorten(','.join(used), 200)}] leaves out those without any"
             warnings.append(f"the {kind} set has no images of {shorten(', '.join(missing))}{remedy}")
         for other in list(sets)[:number]:
             copies = names[kind][np.isin(hashes[kind], hashes[other])]

@@ -9,9 +9,10 @@ import numpy as np
 from PIL import Image
 
 from mnist_lab.data.array_file import ArrayFile
+from mnist_lab.data.data_files import explain
 from mnist_lab.data.image_folder import ImageFolder
 from mnist_lab.data.images import PixelBudget, UnreadableImage, fit_image, open_image
-from mnist_lab.data.pixel_values import find_scale, to_bytes
+from mnist_lab.data.pixel_values import find_common_scale, to_bytes
 from mnist_lab.errors import UsageError
 from mnist_lab.evaluation.predictions import TrainedRun
 from mnist_lab.files import require_writable_file, user_output
@@ -147,13 +148,10 @@ def write_submission(run: Run, path: Path, out: Path) -> tuple[int, float | None
     source = classifier.data.source
     form = source if isinstance(source, ArrayFile) else ArrayFile(path=str(path))
     images, labels = form.read_more(path, classifier.classes)
-    scale = find_scale(images)
-    if scale is None:
-        raise UsageError(
-            f"{path}: has values from {images.min():g} to {images.max():g}; must be from 0 to 255 or 0 to 1"
-        )
+    with explain(f"{path}: "):
+        (_, highest), scale = find_common_scale({"test": images})
     if scale != (0, 255):
-        print_warning(f"{path}: values up to {images.max():g}, taken as {scale[0]:g} to {scale[1]:g}")
+        print_warning(f"{path}: values up to {highest:g}, taken as {scale[0]:g} to {scale[1]:g}")
     predictions = classifier.probabilities(to_bytes(images, scale)).argmax(1)
     with user_output(out, f"--out={out}") as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

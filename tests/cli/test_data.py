@@ -134,6 +134,7 @@ def test_wrong_labels_come_first_with_file_probabilities_and_picture(lab: Comman
 @pytest.mark.parametrize(
     ("classes", "labels", "settings", "warned"),
     [
+        (["0", "1", "2"], np.arange(60) % 2 * 2, [], "no images of 1; data.source.classes=[0,2] leaves out"),
         (["a", "b", "nothing"], np.arange(60) % 2, [], "the training set has no images of nothing"),
         (["a", "b"], np.arange(60) % 2, ["data.val_size=0"], ""),
         (

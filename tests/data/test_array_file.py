@@ -67,11 +67,12 @@ def test_scale_is_found_and_described(path: Path, images: np.ndarray, scale: str
         (np.where(np.arange(784).reshape(28, 28) == 9, [[[200]]] + [[[0]]] * 19, IMAGES / 255), IMAGES / 255),
         (IMAGES / 255 * np.where(IMAGES == 3, np.nan, 1), IMAGES / 255),
         (IMAGES * 0, IMAGES * 0),
+        (np.where(np.arange(784).reshape(28, 28) == 9, 300, IMAGES / 1), np.where(IMAGES == 3, 300, IMAGES / 1)),
     ],
 )
 def test_arrays_on_no_scale_or_on_several_are_refused(path: Path, train: np.ndarray, test: np.ndarray) -> None:
     source = save(path, x_train=train, y_train=LABELS, x_test=test, y_test=LABELS)
-    with pytest.raises(UsageError, match=r"usual scale, one for all|almost blank"):
+    with pytest.raises(UsageError, match=r"usual scale, one for all|almost blank|NaN|300 in image 0 "):
         source.load()
 
 
@@ -145,10 +146,11 @@ def test_images_in_many_forms_are_bytes_of_28x28(path: Path, images: np.ndarray)
     ("arrays", "classes"),
     [
         ({"labels": LABELS[:, None].astype(float)}, ["0", "1", "2", "3"]),
+        ({"labels": LABELS - 1, "classes": [-1, 0, 1, 2]}, ["-1", "0", "1", "2"]),
         ({"labels": LABELS, "classes": ["a", "b", "c", "d", "e"]}, ["a", "b", "c", "d", "e"]),
         ({"labels": np.array(["10", "9", "2", "9"])[LABELS]}, ["2", "9", "10"]),
     ],
-    ids=["a column of floats", "named by an array", "numbers as text"],
+    ids=["a column of floats", "negative", "named by an array", "numbers as text"],
 )
 def test_classes_have_the_files_names_or_their_numbers(path: Path, arrays: dict[str, Any], classes: list[str]) -> None:
     source = save(path, images=IMAGES, **arrays)
@@ -171,7 +173,10 @@ def test_recorded_checksum_is_that_of_the_file(path: Path) -> None:
         ),
         ({"images": IMAGES[:, :, :0], "labels": LABELS}, r"images has shape \(20, 28, 0\)"),
         ({"images": IMAGES, "labels": LABELS * 5000}, "labels hold 10000, which is not one of 0, 1, 2"),
+        ({"images": IMAGES, "labels": LABELS + 1, "classes": range(4)}, "labels hold 4, which is not one of 0, 1"),
+        ({"images": IMAGES, "labels": LABELS - 1}, r"labels hold -1; say data.source.classes=\[-1,0,1,2\] if"),
         ({"images": IMAGES, "labels": LABELS + 0.5}, "labels holds float64"),
+        ({"images": IMAGES, "labels": np.array([None] * 20)}, r"labels holds object; .*: \.astype\(str\) in NumPy"),
         ({"images": IMAGES, "labels": 2 * np.eye(4)[LABELS]}, r"labels has shape \(20, 4\)"),
         ({"images": IMAGES, "labels": np.zeros((0, 0))}, r"labels has shape \(0, 0\)"),
         ({"images": IMAGES, "labels": LABELS * 0}, "the number of classes is 1; must be from 2 to 1,000"),

@@ -84,7 +84,7 @@ def test_sets_are_found_by_name_and_used(tmp_path: Path, names: list[str], count
         data.setup()
         assert tuple(len(labels) for _, labels in data.raw_sets().values()) == counts
         assert sum(len(labels) for _, labels in data.val_dataloader()) == counts[1]
-        assert any(note.startswith("the validation set is the data's own") for note in source.notes())
+        assert any(note.startswith("the data have a validation set of their own") for note in source.notes())
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Arrays of other names, shapes and files are read; where there are two readings, both are named."""
 
 import csv
+import io
 import shutil
 import struct
 import zipfile
@@ -195,6 +196,12 @@ def test_names_in_a_matlab_file_are_classes(tmp_path: Path) -> None:
     assert read(tmp_path / "x.mat") == expected(np.array(["cat", "emu", "ox", "ant"])[LABELS])
 
 
+def cells() -> bytes:
+    file = io.BytesIO()
+    savemat(file, {"X": IMAGES, "y": np.array(["cat", "emu"], object)})
+    return file.getvalue()
+
+
 def matlab(*parts: bytes) -> bytes:
     """Write a .mat file by hand."""
     header = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM"
@@ -213,6 +220,7 @@ def matlab(*parts: bytes) -> bytes:
         ),
         ("x.mat", matlab()[:-4] + b"\x00\x01IM" + struct.pack("<II", 14, 2**32 - 1), "too much for a file of its size"),
         ("x.mat", matlab(), "holds no arrays"),
+        ("x.mat", cells(), "y holds object; whole numbers from 0, or names, are needed; save names as texts"),
         ("x.mat", b"MATLAB 7.3 MAT-file, HDF5" + bytes(200), "save it with save('FILE.mat', '-v7')"),
         ("x.npy", b"\x93NUMPY\x01\x00\xff\xff" + b" " * 65535, "cannot be read as .npz, .npy, .mat, IDX or UTF-8 CSV"),
         ("x.npy", b"\x93NUMPY\x09\x00\x01\x00 ", "cannot be read as .npz, .npy, .mat, IDX or UTF-8 CSV"),

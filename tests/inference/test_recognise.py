@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import struct
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -212,11 +213,17 @@ def test_show_saves_the_networks_input_beside_the_image(command: Command, traine
 def test_bad_arguments_are_reported_in_one_line(command: Command, trained: Run, photos: Path) -> None:
     Path("empty").mkdir()
     run, pixels = str(trained), write_csv("test.csv", tiny_arrays()[2])
+    with zipfile.ZipFile("book.xlsx", "w") as book:
+        book.writestr("xl/workbook.xml", "")
+    np.savez("std.npz", images=(tiny_arrays()[2] / 255 - 0.13) / 0.31)
     before = pixels.read_bytes()
     for arguments, message in (
         ([run, "empty"], "empty: contains no image files (.apng"),
         ([run, "photos/1.tiff", "--out", "x.csv"], "--out=x.csv: only valid with a file of arrays or a CSV"),
         ([run, "photos/1.tiff", "--show", "photos/1.tiff"], "--show=photos/1.tiff: cannot be written"),
+        ([run, "nix.csv"], "nix.csv: file not found"),
+        ([run, "book.xlsx"], "book.xlsx: is a spreadsheet; save it as CSV UTF-8"),
+        ([run, "std.npz"], "std.npz: has values from -0.419"),
         ([run, "test.csv", "--out", "test.csv"], "--out=test.csv: would overwrite the input"),
         ([run, "test.csv", "--out", "/proc/x.csv"], "--out=/proc/x.csv: cannot be written"),
     ):

@@ -154,6 +154,10 @@ TORCHS = [
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
+        (
+            ["class_weights={a:1}"],
+            "class_weights={'a': 1}: input should be 'balanced', or input should be a valid list",
+        ),
         (["class_weights=equal"], "class_weights=equal: input should be 'balanced', or input should be a valid list"),
         (
             ["class_weights=[1,0,2,3]"],
