@@ -2,8 +2,9 @@
 
 import difflib
 import inspect
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
+from functools import cache
 from typing import Annotated, Any, Literal, get_type_hints
 
 import torch
@@ -205,7 +206,7 @@ def _shape_problems(cfg: DictConfig) -> Iterator[str]:
 
 def _signature_problems(node: DictConfig, path: str = "") -> Iterator[str]:
     """Yield problems of unknown settings, wrong types and values out of range, in a node and below it."""
-    parameters: dict[str, Any] | None = None
+    parameters: Mapping[str, Any] | None = None
     if "_target_" in node:
         try:
             parameters = parameter_types(find_class(node._target_, path))
@@ -242,7 +243,8 @@ def _explain_refused_argument(key: str, target: str, parameters: Iterable[str]) 
     return f"{target.rpartition('.')[2]} has no such setting; {remedy}"
 
 
-def parameter_types(target: Callable[..., Any]) -> dict[str, Any]:
+@cache  # Each job of a sweep needs it.
+def parameter_types(target: Callable[..., Any]) -> Mapping[str, Any]:
     """Return the parameters of a constructor with their types, and "**" among them if it takes any keyword."""
     parameters = inspect.signature(target).parameters.values()
     try:
@@ -262,7 +264,7 @@ def _type_problems(key: str, value: Any, annotation: Any) -> Iterator[str]:
         yield f"{key}=null: may not be null"
         return
     try:
-        adapter = TypeAdapter(annotation, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
+        adapter = _type_adapter(annotation)
     except (PydanticUserError, TypeError, NameError):
         return  # If pydantic does not know the type, the constructor has to check it.
     if isinstance(value, list) and "tuple" in str(annotation):
@@ -272,6 +274,12 @@ def _type_problems(key: str, value: Any, annotation: Any) -> Iterator[str]:
     except ValidationError as error:
         messages = dict.fromkeys(problem["msg"] for problem in error.errors())
         yield f"{key}={_format(value)}: {', or '.join(message[0].lower() + message[1:] for message in messages)}"
+
+
+@cache
+def _type_adapter(annotation: Any) -> TypeAdapter[Any]:
+    """Make what checks values of a type."""
+    return TypeAdapter(annotation, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
 
 
 def _machine_problems(cfg: DictConfig) -> Iterator[str]:
