@@ -111,7 +111,8 @@ class OwnImages(ImageSource):
             raise UsageError(f"data.source.path={self.path}: {reason}") from error
         except UsageError as error:
             is_recorded = self.sha256 is not None and not self._path.exists()
-            hint = "; if the data have moved, say where they are: test RUN data.source.path=PLACE" * is_recorded
+            remedy = "make a link to them here; test, data and resume= also take data.source.path=PLACE"
+            hint = f"; if the data have moved, {remedy}" * is_recorded
             raise UsageError(f"data.source.path={self.path}: {error}{hint}") from error
 
     def _read_files(self, files: list[Path]) -> _Prepared:
