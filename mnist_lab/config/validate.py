@@ -74,6 +74,7 @@ LIMITS: dict[str, Any] = {
     "scheduler.patience": Annotated[int, Field(ge=0)],
     "trainer.max_epochs": Annotated[int, Field(ge=0)],
     "trainer.max_steps": Annotated[int, Field(ge=-1)],
+    "trainer.max_time": Annotated[str, Field(pattern=r"^\d+:\d\d:\d\d:\d\d$")] | dict[str, int] | None,
     "trainer.log_every_n_steps": _COUNT,
     "trainer.gradient_clip_val": Annotated[float, Field(ge=0, allow_inf_nan=False)] | None,
     "trainer.limit_train_batches": _SHARE,
