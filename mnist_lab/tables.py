@@ -9,9 +9,10 @@ import sys
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from itertools import accumulate
+from os.path import commonprefix
 from typing import Any
 
-from mnist_lab.formatting import csv_value, print_lines, printable
+from mnist_lab.formatting import csv_value, print_lines, printable, shorten
 
 MIN_WIDTH = 12  # characters that a shortened column keeps
 
@@ -27,7 +28,7 @@ def print_compared(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     while rows:
         needs = accumulate(min(2 + max(map(len, row)), room / 2) for row in rows)  # Two are always beside each other.
         count = max(1, sum(need <= room for need in needs))
-        table = [*zip(heads, *rows[:count], strict=True)]
+        table = [row for row in zip(heads, *rows[:count], strict=True) if {*row[1:]} != {"-"}]
         print_table(table[0], table[1:], left=heads[:1])
         rows = rows[count:]
 
@@ -56,12 +57,15 @@ def table_lines(
     rows = [[*map(printable, row)] for row in (heads, *rows)]
     widths = {head: max(map(len, column)) for head, *column in zip(heads, *rows, strict=True)}
     _fit(widths, terminal_width(), cut, drop)
+    columns = [
+        _shorten_apart(column, widths.get(head, math.inf)) for head, *column in zip(heads, *rows, strict=True)
+    ]
     lines = []
     for row in rows:
         cells = []
-        for head, text in zip(heads, row, strict=True):
+        for head, text, shorts in zip(heads, row, columns, strict=True):
             if head in widths:
-                short = _without_middle(text, widths[head])
+                short = shorts[text]
                 cells.append(short.ljust(widths[head]) if head in left else short.rjust(widths[head]))
         rest: list[str] = []
         if wrap:
@@ -74,6 +78,18 @@ def table_lines(
 def _without_middle(text: str, most: int) -> str:
     """Shorten a text to its beginning and its end, since paths and settings often differ at the end."""
     return text if len(text) <= most else f"{text[: (most - 3) // 2]}...{text[len(text) - (most - 2) // 2 :]}"
+
+
+def _shorten_apart(texts: Sequence[str], most: float) -> dict[str, str]:
+    """Shorten the texts of a column; of texts that would then be equal, keep the part that differs."""
+    alike: dict[str, list[str]] = {}
+    for text in dict.fromkeys(texts):
+        alike.setdefault(_without_middle(text, most), []).append(text)
+    shorts = {group[0]: short for short, group in alike.items()}
+    for group in (group for group in alike.values() if len(group) > 1):
+        start = max(0, len(commonprefix(group)) - most // 4)
+        shorts |= {text: shorten(f"...{text[start:]}", most) for text in group}
+    return shorts
 
 
 def _fit(widths: dict[str, int], columns: float, cut: str, drop: Sequence[str]) -> None:
