@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> None:
         raise UsageError("name an image, a folder of images, or a file of arrays or pixels, such as .npz or .csv")
     if len(runs) > 1 and (options.show or options.out):
         raise UsageError(f"--show and --out: only valid for one run; {len(runs)} are named")
-    if any(name.lower().endswith((*ARRAY_FILES, "ubyte", "ubyte.gz")) for name in images):
+    if any(name.lower().endswith((*ARRAY_FILES, ".txt", "ubyte", "ubyte.gz")) for name in images):
         predict_arrays(runs, images, options)
     elif options.out:
         raise UsageError(
@@ -108,8 +108,10 @@ def list_images(names: Sequence[str]) -> list[Path]:
         if path.is_dir():
             suffixes = image_suffixes()
             images = [file for file in path.iterdir() if file.suffix.lower() in suffixes and file.name[0] != "."]
-            if not images:
-                raise UsageError(f"{path}: contains no image files ({' '.join(sorted(suffixes))})")
+            if not images and len(names) == 1:
+                problem = f"contains no image files ({' '.join(sorted(suffixes))}); of arrays, name one file"
+                raise UsageError(f"{path}: {problem}")
+            images = images or [path]  # It is skipped.
         paths |= dict.fromkeys(sorted(images, key=lambda image: natural_key(image.name)))
     return list(paths)
 
