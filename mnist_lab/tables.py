@@ -57,9 +57,7 @@ def table_lines(
     rows = [[*map(printable, row)] for row in (heads, *rows)]
     widths = {head: max(map(len, column)) for head, *column in zip(heads, *rows, strict=True)}
     _fit(widths, terminal_width(), cut, drop)
-    columns = [
-        _shorten_apart(column, widths.get(head, math.inf)) for head, *column in zip(heads, *rows, strict=True)
-    ]
+    columns = [_shorten_apart(column, widths.get(head, 0)) for head, *column in zip(heads, *rows, strict=True)]
     lines = []
     for row in rows:
         cells = []
@@ -80,14 +78,14 @@ def _without_middle(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: (most - 3) // 2]}...{text[len(text) - (most - 2) // 2 :]}"
 
 
-def _shorten_apart(texts: Sequence[str], most: float) -> dict[str, str]:
+def _shorten_apart(texts: Sequence[str], most: int) -> dict[str, str]:
     """Shorten the texts of a column; of texts that would then be equal, keep the part that differs."""
     alike: dict[str, list[str]] = {}
     for text in dict.fromkeys(texts):
         alike.setdefault(_without_middle(text, most), []).append(text)
     shorts = {group[0]: short for short, group in alike.items()}
     for group in (group for group in alike.values() if len(group) > 1):
-        start = max(0, len(commonprefix(group)) - most // 4)
+        start = max(0, len(commonprefix(group)) - most // 4)  # noqa: RUF071  # These are no paths.
         shorts |= {text: shorten(f"...{text[start:]}", most) for text in group}
     return shorts
 
