@@ -1,5 +1,6 @@
 """`python -m mnist_lab data [RUN] [KEY=VALUE ...]`: look at a data set, and at the labels that a network doubts."""
 
+import shlex
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -28,7 +29,8 @@ def main(arguments: list[str]) -> None:
     for name in names:
         if Path(name).exists() and not Run.below(name):
             kind = "image_folder" if Path(name).is_dir() else "arrays"
-            raise UsageError(f"{name}: not a run; for your own images, write data={kind} data.source.path={name}")
+            place = shlex.quote(f"data.source.path={name}")
+            raise UsageError(f"{name}: not a run; for your own images, write data={kind} {place}")
     run, *others = find_named_runs(options, names) if names or options.where is not None else [None]
     if others:
         raise UsageError(f"{len(others) + 1} runs are named; name one")
@@ -59,6 +61,7 @@ def main(arguments: list[str]) -> None:
     summary.print()
     if doubts is not None:
         print_lines(f"labels that the network doubts: {len(doubts):,}")
+    if doubts:
         heads = ("set", "image", "label", "p(label)", "predicted", "p(predicted)")
         print_table(heads, [texts for texts, _ in doubts[:PRINTED]], left=heads[:3], cut="image")
     print_lines(f"written: {display_path(path)}")

@@ -274,7 +274,8 @@ def _type_problems(key: str, value: Any, annotation: Any) -> Iterator[str]:
         adapter.validate_python(value)
     except ValidationError as error:
         messages = dict.fromkeys(problem["msg"] for problem in error.errors())
-        yield f"{key}={_format(value)}: {', or '.join(message[0].lower() + message[1:] for message in messages)}"
+        problem = ", or ".join(message[0].lower() + message[1:] for message in messages)
+        yield f"{key}={_format(value)}: {problem.replace(', or input should be', ', or')}"
 
 
 @cache
