@@ -7,6 +7,7 @@ import math
 import shutil
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from itertools import accumulate
 from os.path import commonprefix
@@ -63,8 +64,7 @@ def table_lines(
         cells = []
         for head, text, shorts in zip(heads, row, columns, strict=True):
             if head in widths:
-                short = shorts[text]
-                cells.append(short.ljust(widths[head]) if head in left else short.rjust(widths[head]))
+                cells.append((str.ljust if head in left else str.rjust)(shorts[text], widths[head]))
         rest: list[str] = []
         if wrap:
             cells[-1], *rest = textwrap.wrap(row[-1], widths[cut]) or [""]
@@ -80,11 +80,9 @@ def _without_middle(text: str, most: int) -> str:
 
 def _shorten_apart(texts: Sequence[str], most: int) -> dict[str, str]:
     """Shorten the texts of a column; of texts that would then be equal, keep the part that differs."""
-    alike: dict[str, list[str]] = {}
-    for text in dict.fromkeys(texts):
-        alike.setdefault(_without_middle(text, most), []).append(text)
-    shorts = {group[0]: short for short, group in alike.items()}
-    for group in (group for group in alike.values() if len(group) > 1):
+    shorts = {text: _without_middle(text, most) for text in texts}
+    for short in [short for short, count in Counter(shorts.values()).items() if count > 1]:
+        group = [text for text in shorts if shorts[text] == short]
         start = max(0, len(commonprefix(group)) - most // 4)  # noqa: RUF071  # These are no paths.
         shorts |= {text: shorten(f"...{text[start:]}", most) for text in group}
     return shorts

@@ -1,6 +1,5 @@
 """`python -m mnist_lab data [RUN] [KEY=VALUE ...]`: look at a data set, and at the labels that a network doubts."""
 
-import shlex
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -29,8 +28,7 @@ def main(arguments: list[str]) -> None:
     for name in names:
         if Path(name).exists() and not Run.below(name):
             kind = "image_folder" if Path(name).is_dir() else "arrays"
-            place = shlex.quote(f"data.source.path={name}")
-            raise UsageError(f"{name}: not a run; for your own images, write data={kind} {place}")
+            raise UsageError(f"{name}: not a run; for your own images, write data={kind} data.source.path={name}")
     run, *others = find_named_runs(options, names) if names or options.where is not None else [None]
     if others:
         raise UsageError(f"{len(others) + 1} runs are named; name one")

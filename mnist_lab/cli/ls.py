@@ -11,9 +11,10 @@ from typing import Any
 
 from mnist_lab.cli.parser import CommandParser, find_named_records
 from mnist_lab.config.metric_names import TEST_ACC, VAL_ACC
+from mnist_lab.config.settings import flatten
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import format_date, print_lines
-from mnist_lab.runs.listing import add_settings, group_rows, row_cell, run_row, sort_rows
+from mnist_lab.runs.listing import group_rows, row_cell, run_row, sort_rows
 from mnist_lab.tables import print_rows, print_table
 
 COLUMNS = ("date", "model", "status", VAL_ACC, TEST_ACC, "time", "tags", "overrides", "run")
@@ -41,7 +42,7 @@ def main(arguments: list[str]) -> None:
     chosen = options.columns.split(",") if options.columns else []
     known = dict.fromkeys(name for row in rows for name in row)
     if not options.group and not known.keys() >= {*chosen}:
-        rows = [add_settings(run, row) for run, row in zip(records, rows, strict=True)]
+        rows = [flatten(run.config) | row for run, row in zip(records, rows, strict=True)]
     rows = sort_rows(rows, options.sort)
     for name in chosen:
         if rows and not any(name in row for row in rows):

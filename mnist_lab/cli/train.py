@@ -147,8 +147,7 @@ def check(line: CommandLine, *, is_sweep: bool) -> None:
         configs.append(keep_data_settings(cfg, resumed) if resumed else cfg)
     first = complete_data(configs[0])
     model = make_model(first)
-    data = make_data(first, model)
-    if not data.download:
+    if not (data := make_data(first, model)).download:
         data.prepare_data()  # It says which files are missing.
     parameters = sum(parameter.numel() for parameter in model.parameters())
     epochs = format_count(first.trainer.max_epochs, "epoch")

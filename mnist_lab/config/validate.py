@@ -4,7 +4,7 @@ import difflib
 import inspect
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Annotated, Any, Literal, get_type_hints
 
 import torch
@@ -82,6 +82,8 @@ LIMITS: dict[str, Any] = {
     "trainer.limit_test_batches": _SHARE,
     "trainer.accelerator": Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"],
 }
+
+_type_adapter = cache(partial(TypeAdapter, config=ConfigDict(strict=True, arbitrary_types_allowed=True)))
 
 
 def validate(cfg: DictConfig, resumed: DictConfig | None = None) -> list[str]:
@@ -274,14 +276,7 @@ def _type_problems(key: str, value: Any, annotation: Any) -> Iterator[str]:
         adapter.validate_python(value)
     except ValidationError as error:
         messages = dict.fromkeys(problem["msg"] for problem in error.errors())
-        problem = ", or ".join(message[0].lower() + message[1:] for message in messages)
-        yield f"{key}={_format(value)}: {problem.replace(', or input should be', ', or')}"
-
-
-@cache
-def _type_adapter(annotation: Any) -> TypeAdapter[Any]:
-    """Make what checks values of a type."""
-    return TypeAdapter(annotation, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
+        yield f"{key}={_format(value)}: {', or '.join(message[0].lower() + message[1:] for message in messages)}"
 
 
 def _machine_problems(cfg: DictConfig) -> Iterator[str]:

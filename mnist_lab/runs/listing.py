@@ -52,20 +52,14 @@ def select_where(records: Mapping[Run, RunRecord], where: str) -> dict[Run, RunR
         row = run_row(run, info)
         rows[run] = {**row, "tag": row["tags"]}
         if not names <= rows[run].keys():
-            rows[run] = add_settings(run, rows[run])
+            try:
+                rows[run] = {**flatten(run.config), **rows[run]}
+            except UsageError as error:
+                print_warning(f"{error}; its settings are left out")
     for name in sorted(names.difference(*rows.values())) if records else []:
         raise UsageError(f"--where={where!r}: no run has {name}; name a column of `ls --json`, or a setting")
     condition.require_fit(list(rows.values()))
     return {run: records[run] for run, values in rows.items() if condition.holds(values)}
-
-
-def add_settings(run: Run, row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row with the run's settings; warn about a run whose settings cannot be read."""
-    try:
-        return flatten(run.config) | row
-    except UsageError as error:
-        print_warning(f"{error}; its settings are left out")
-        return row
 
 
 def find_records(names: Sequence[str], runs_dir: Path) -> dict[Run, RunRecord]:

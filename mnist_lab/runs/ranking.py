@@ -187,5 +187,4 @@ def spread(group: list[Job], metric: str) -> dict[str, Any]:
 
 def describe_job(results: Results, job: Job) -> str:
     """Describe a job by the settings in which the jobs differ."""
-    settings = results.settings(job)
-    return " ".join(f"{key}={value}" for key, value in settings.items() if value) or job.folder.name
+    return " ".join(f"{key}={value}" for key, value in results.settings(job).items() if value) or job.folder.name

@@ -26,9 +26,7 @@ class Grid:
     def run(self, plan: Plan) -> None:
         swept, jobs = plan.swept, combine_overrides(plan.overrides)
         if not jobs or not without_keys((str(override.input_line) for override in plan.overrides), *SWEEP_KEYS):
-            raise UsageError(
-                "-m: there is nothing to sweep; give a setting several values, such as optimizer.lr=0.01,0.1"
-            )
+            raise UsageError("-m: there is nothing to sweep; give a setting several values, such as seed=0,1")
         plan.launcher.check(len(jobs))
         with working_on(f"sweep {plan.sweep.folder.name}: composing {format_count(len(jobs), 'job')}"):
             composed = [plan.compose_job(job, number) for number, job in enumerate(jobs)]

@@ -225,7 +225,7 @@ def test_bad_arguments_are_reported_in_one_line(command: Command, trained: Run, 
     shutil.copy(pixels, "test.txt")
     assert command("predict", run, "test.txt", data=False).status == 0
     skipped = command("predict", run, "empty", "photos/1.tiff", data=False)
-    assert (skipped.status, skipped.err) == (1, "mnist_lab: empty: contains no image files; skipped\n")
+    assert (skipped.status, skipped.err) == (1, "mnist_lab: empty: not an image file; skipped\n")
     assert "photos/1.tiff" in skipped.out
 
 

@@ -154,10 +154,10 @@ TORCHS = [
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        (["class_weights=equal"], "class_weights=equal: input should be 'balanced', or a valid list"),
+        (["class_weights=equal"], "class_weights=equal: input should be 'balanced', or input should be a valid list"),
         (
             ["class_weights=[1,0,2,3]"],
-            "class_weights=[1, 0, 2, 3]: input should be 'balanced', or greater",
+            "class_weights=[1, 0, 2, 3]: input should be 'balanced', or input should be greater",
         ),
         (["class_weights=[1,2]"], "class_weights=[1, 2]: has 2 numbers; give one for each of the 4 classes"),
         (["scheduler=plateau", "data.val_size=0"], "scheduler.monitor=val/loss: not logged; choose from train/loss"),
