@@ -7,11 +7,13 @@ import math
 import shutil
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from itertools import accumulate
+from os.path import commonprefix
 from typing import Any
 
-from mnist_lab.formatting import csv_value, print_lines, printable
+from mnist_lab.formatting import csv_value, print_lines, printable, shorten
 
 MIN_WIDTH = 12  # characters that a shortened column keeps
 
@@ -27,7 +29,7 @@ def print_compared(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     while rows:
         needs = accumulate(min(2 + max(map(len, row)), room / 2) for row in rows)  # Two are always beside each other.
         count = max(1, sum(need <= room for need in needs))
-        table = [*zip(heads, *rows[:count], strict=True)]
+        table = [row for row in zip(heads, *rows[:count], strict=True) if {*row[1:]} != {"-"}]
         print_table(table[0], table[1:], left=heads[:1])
         rows = rows[count:]
 
@@ -56,13 +58,13 @@ def table_lines(
     rows = [[*map(printable, row)] for row in (heads, *rows)]
     widths = {head: max(map(len, column)) for head, *column in zip(heads, *rows, strict=True)}
     _fit(widths, terminal_width(), cut, drop)
+    columns = [_shorten_apart(column, widths.get(head, 0)) for head, *column in zip(heads, *rows, strict=True)]
     lines = []
     for row in rows:
         cells = []
-        for head, text in zip(heads, row, strict=True):
+        for head, text, shorts in zip(heads, row, columns, strict=True):
             if head in widths:
-                short = _without_middle(text, widths[head])
-                cells.append(short.ljust(widths[head]) if head in left else short.rjust(widths[head]))
+                cells.append((str.ljust if head in left else str.rjust)(shorts[text], widths[head]))
         rest: list[str] = []
         if wrap:
             cells[-1], *rest = textwrap.wrap(row[-1], widths[cut]) or [""]
@@ -74,6 +76,16 @@ def table_lines(
 def _without_middle(text: str, most: int) -> str:
     """Shorten a text to its beginning and its end, since paths and settings often differ at the end."""
     return text if len(text) <= most else f"{text[: (most - 3) // 2]}...{text[len(text) - (most - 2) // 2 :]}"
+
+
+def _shorten_apart(texts: Sequence[str], most: int) -> dict[str, str]:
+    """Shorten the texts of a column; of texts that would then be equal, keep the part that differs."""
+    shorts = {text: _without_middle(text, most) for text in texts}
+    for short in [short for short, count in Counter(shorts.values()).items() if count > 1]:
+        group = [text for text in shorts if shorts[text] == short]
+        start = max(0, len(commonprefix(group)) - most // 4)  # noqa: RUF071  # These are no paths.
+        shorts |= {text: shorten(f"...{text[start:]}", most) for text in group}
+    return shorts
 
 
 def _fit(widths: dict[str, int], columns: float, cut: str, drop: Sequence[str]) -> None:

@@ -32,6 +32,7 @@ from mnist_lab.formatting import (
 )
 from mnist_lab.runs.ranking import Results
 from mnist_lab.runs.sweep import Job, Sweep
+from mnist_lab.tables import print_compared
 from mnist_lab.viz.save import inline_svg, write_figure
 
 STEERING = (
@@ -76,6 +77,18 @@ def test_all_ways_to_print_escape_what_steers_and_keep_the_line(text: str, capsy
 def test_rounded_time_and_share_are_right() -> None:
     assert [*map(format_duration, (99.94, 119.7, math.nan))] == ["99.9 s", "2 min 0 s", "nan min nan s"]
     assert [format_held_out(size)[:5] for size in (0.005, 0.1, 5000)] == ["0.5% ", "10% o", "5,000"]
+
+
+def test_narrow_table_keeps_what_differs_and_leaves_out_rows_of_dashes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("mnist_lab.tables.terminal_width", lambda: 40)
+    long = [f"{'same' * 20}{end}" for end in ("-a-same", "-b-same")]
+    print_compared(["run", *(f"{key}{'more' * 20}" for key in long), "none"], [["1", *long, "-"]])
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split() == ["run", "1"]
+    assert len({line.split()[0] for line in lines}) == len({line.split()[1] for line in lines}) == len(lines) == 2
+    assert max(map(len, lines)) <= 40
 
 
 def test_hostile_name_note_and_error_are_listed_harmlessly(tiny: Tiny, command: Command) -> None:

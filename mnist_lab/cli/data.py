@@ -59,6 +59,7 @@ def main(arguments: list[str]) -> None:
     summary.print()
     if doubts is not None:
         print_lines(f"labels that the network doubts: {len(doubts):,}")
+    if doubts:
         heads = ("set", "image", "label", "p(label)", "predicted", "p(predicted)")
         print_table(heads, [texts for texts, _ in doubts[:PRINTED]], left=heads[:3], cut="image")
     print_lines(f"written: {display_path(path)}")

@@ -11,6 +11,7 @@ from typing import Any
 
 from mnist_lab.cli.parser import CommandParser, find_named_records
 from mnist_lab.config.metric_names import TEST_ACC, VAL_ACC
+from mnist_lab.config.settings import flatten
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import format_date, print_lines
 from mnist_lab.runs.listing import group_rows, row_cell, run_row, sort_rows
@@ -38,11 +39,13 @@ def main(arguments: list[str]) -> None:
         raise UsageError(f"--limit={options.limit}: must be 1 or more")
     records = find_named_records(options, options.runs)
     rows = group_rows(records) if options.group else [run_row(run, info) for run, info in records.items()]
-    rows = sort_rows(rows, options.sort)
     chosen = options.columns.split(",") if options.columns else []
     known = dict.fromkeys(name for row in rows for name in row)
+    if not options.group and not known.keys() >= {*chosen}:
+        rows = [flatten(run.config) | row for run, row in zip(records, rows, strict=True)]
+    rows = sort_rows(rows, options.sort)
     for name in chosen:
-        if rows and name not in known:
+        if rows and not any(name in row for row in rows):
             raise UsageError(f"--columns={name}: no run has it; choose from {', '.join(known)}")
     if sys.stdout.isatty() and not options.form and not options.group:
         rows = [row | {"run": name} for row, name in zip(rows, short_names(rows), strict=True)]
@@ -51,7 +54,7 @@ def main(arguments: list[str]) -> None:
     if options.limit is not None:
         rows = rows[-options.limit :] if options.sort == "date" else rows[: options.limit]
     if options.form:
-        print_rows([{name: row[name] for name in chosen} for row in rows] if chosen else rows, options.form)
+        print_rows([{name: row.get(name) for name in chosen} for row in rows] if chosen else rows, options.form)
     elif not rows:
         condition = " that --where selects" if options.where else ""
         print_lines(f"no {'finished ' if options.group else ''}run below {options.runs_dir}{condition}")

@@ -42,9 +42,7 @@ def main(arguments: list[str]) -> None:
     if any(name.lower().endswith((*ARRAY_FILES, "ubyte", "ubyte.gz", ".txt", ".xlsx")) for name in images):
         predict_arrays(runs, images, options)
     elif options.out:
-        raise UsageError(
-            f"--out={options.out}: only valid with a file of arrays or a CSV; for images, --csv prints them"
-        )
+        raise UsageError(f"--out={options.out}: only valid with a file of arrays or a CSV; for images, use --csv")
     else:
         predict_images(runs, images, options)
 
@@ -108,9 +106,11 @@ def list_images(names: Sequence[str]) -> list[Path]:
         if path.is_dir():
             suffixes = image_suffixes()
             images = [file for file in path.iterdir() if file.suffix.lower() in suffixes and file.name[0] != "."]
-            if not images:
-                raise UsageError(f"{path}: contains no image files ({' '.join(sorted(suffixes))})")
-        paths |= dict.fromkeys(sorted(images, key=lambda image: natural_key(image.name)))
+            if not images and len(names) == 1:
+                raise UsageError(
+                    f"{path}: contains no image files ({' '.join(sorted(suffixes))}); of arrays, name one file"
+                )
+        paths |= dict.fromkeys(sorted(images or [path], key=lambda image: natural_key(image.name)))
     return list(paths)
 
 

@@ -50,6 +50,8 @@ def expand_resume(options: list[str], overrides: list[str]) -> tuple[list[str], 
     init_from = settings.get("init_from")
     if init_from not in (None, recorded.get("init_from")):
         raise UsageError(f"{init_from}: a resumed run continues from its own checkpoint; leave out init_from or resume")
+    if "data" in recorded and settings.get("data", recorded["data"]) != recorded["data"]:
+        raise UsageError(f"{settings['data']}: cannot change on resume (this run uses {recorded['data']})")
     merged = _merge(recorded, settings)
     runs_dir = override_text(merged.get("runs_dir", "runs_dir=."))
     if "runs_dir" not in settings and not run.folder.absolute().is_relative_to(Path(runs_dir).absolute()):

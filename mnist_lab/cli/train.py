@@ -147,10 +147,12 @@ def check(line: CommandLine, *, is_sweep: bool) -> None:
         configs.append(keep_data_settings(cfg, resumed) if resumed else cfg)
     first = complete_data(configs[0])
     model = make_model(first)
+    if not (data := make_data(first, model)).download:
+        data.prepare_data()  # It says which files are missing.
     parameters = sum(parameter.numel() for parameter in model.parameters())
     epochs = format_count(first.trainer.max_epochs, "epoch")
     print_lines(f"valid: {first.name}, {parameters:,} parameters, {epochs}, seed {first.seed}")
-    print_summary(make_data(first, model))
+    print_summary(data)
     if plan:
         done = sum(job.state in COMPLETE for job in plan.sweep.jobs()) if plan.sweep.exists else 0
         over = f" over {', '.join(plan.swept)}" if plan.swept else ""

@@ -80,7 +80,7 @@ def show(arguments: Sequence[str]) -> None:
         raise SystemExit(UsageError.exit_status if stop.code == 1 else stop.code) from None
     finally:
         sys.argv, HydraConfig.instance().cfg = argv, config
-        words = shown.getvalue().removesuffix("\n").split(" ")
+        words = shown.getvalue().expandtabs().removesuffix("\n").split(" ")
         print_lines(*" ".join(word for word in words if word not in INTERNAL_CHOICES).split("\n"))
 
 

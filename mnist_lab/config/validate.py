@@ -2,8 +2,9 @@
 
 import difflib
 import inspect
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
+from functools import cache, partial
 from typing import Annotated, Any, Literal, get_type_hints
 
 import torch
@@ -73,6 +74,7 @@ LIMITS: dict[str, Any] = {
     "scheduler.patience": Annotated[int, Field(ge=0)],
     "trainer.max_epochs": Annotated[int, Field(ge=0)],
     "trainer.max_steps": Annotated[int, Field(ge=-1)],
+    "trainer.max_time": Annotated[str, Field(pattern=r"^\d+:\d\d:\d\d:\d\d$")] | dict[str, int] | None,
     "trainer.log_every_n_steps": _COUNT,
     "trainer.gradient_clip_val": Annotated[float, Field(ge=0, allow_inf_nan=False)] | None,
     "trainer.limit_train_batches": _SHARE,
@@ -80,6 +82,8 @@ LIMITS: dict[str, Any] = {
     "trainer.limit_test_batches": _SHARE,
     "trainer.accelerator": Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"],
 }
+
+_type_adapter = cache(partial(TypeAdapter, config=ConfigDict(strict=True, arbitrary_types_allowed=True)))
 
 
 def validate(cfg: DictConfig, resumed: DictConfig | None = None) -> list[str]:
@@ -205,7 +209,7 @@ def _shape_problems(cfg: DictConfig) -> Iterator[str]:
 
 def _signature_problems(node: DictConfig, path: str = "") -> Iterator[str]:
     """Yield problems of unknown settings, wrong types and values out of range, in a node and below it."""
-    parameters: dict[str, Any] | None = None
+    parameters: Mapping[str, Any] | None = None
     if "_target_" in node:
         try:
             parameters = parameter_types(find_class(node._target_, path))
@@ -243,7 +247,8 @@ def _explain_refused_argument(key: str, target: str, parameters: Iterable[str]) 
     return f"{target.rpartition('.')[2]} has no such setting; {remedy}"
 
 
-def parameter_types(target: Callable[..., Any]) -> dict[str, Any]:
+@cache  # Each job of a sweep needs it.
+def parameter_types(target: Callable[..., Any]) -> Mapping[str, Any]:
     """Return the parameters of a constructor with their types, and "**" among them if it takes any keyword."""
     parameters = inspect.signature(target).parameters.values()
     try:
@@ -263,7 +268,7 @@ def _type_problems(key: str, value: Any, annotation: Any) -> Iterator[str]:
         yield f"{key}=null: may not be null"
         return
     try:
-        adapter = TypeAdapter(annotation, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
+        adapter = _type_adapter(annotation)
     except (PydanticUserError, TypeError, NameError):
         return  # If pydantic does not know the type, the constructor has to check it.
     if isinstance(value, list) and "tuple" in str(annotation):

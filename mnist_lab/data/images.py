@@ -43,7 +43,7 @@ class PixelBudget:
 def open_image(path: Path, budget: PixelBudget | None = None) -> Image.Image:
     """Read the image at a path; raise UnreadableImage, whose message does not name the path, if there is none."""
     if not path.is_file():
-        raise UnreadableImage("not a file" if path.exists() else "file not found")
+        raise UnreadableImage("not an image file" if path.exists() else "file not found")
     try:
         with path.open("rb") as file:
             return read_image(file, budget)

@@ -111,7 +111,7 @@ class OwnImages(ImageSource):
             raise UsageError(f"data.source.path={self.path}: {reason}") from error
         except UsageError as error:
             is_recorded = self.sha256 is not None and not self._path.exists()
-            hint = "; if the data have moved, say where they are: test RUN data.source.path=PLACE" * is_recorded
+            hint = "; if the data have moved, make a link to them here" * is_recorded
             raise UsageError(f"data.source.path={self.path}: {error}{hint}") from error
 
     def _read_files(self, files: list[Path]) -> _Prepared:

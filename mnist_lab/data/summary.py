@@ -30,8 +30,8 @@ class Summary:
         rows = list(zip(self.classes, *self.counts.values(), strict=True))
         others = (f"{len(rows) - MAX_ROWS} others", *(sum(counts[MAX_ROWS:]) for counts in self.counts.values()))
         rows = [*rows[:MAX_ROWS], *[others] * (len(rows) > MAX_ROWS), ("all", *map(sum, self.counts.values()))]
-        cells = [[shorten(name, 30), *(f"{n:,}" for n in counts)] for name, *counts in rows]
-        print_table(["class", *self.counts], cells, left=["class"])
+        cells = [[shorten(name, 1000), *(f"{n:,}" for n in counts)] for name, *counts in rows]
+        print_table(["class", *self.counts], cells, left=["class"], cut="class")
         print_lines(*notes)
         for warning in self.warnings:
             print_warning(warning)

@@ -187,4 +187,4 @@ def spread(group: list[Job], metric: str) -> dict[str, Any]:
 
 def describe_job(results: Results, job: Job) -> str:
     """Describe a job by the settings in which the jobs differ."""
-    return " ".join(f"{key}={value}" for key, value in results.settings(job).items()) or job.folder.name
+    return " ".join(f"{key}={value}" for key, value in results.settings(job).items() if value) or job.folder.name

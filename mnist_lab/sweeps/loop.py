@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,15 +77,12 @@ class Loop:
         self.starts = Counter(ids)
         self.unrecorded_since: dict[str, float] = {}  # when the loop first saw that a job has ended without a record
         if ids:
-            self._start(ids)
+            self.launcher.start(self.sweep, ids, partial(run_in_this_process, self.plan))
         if self.plan.cfg.detach:
             command = format_command(["status", self.sweep.folder.name])
             print_lines(f"{format_count(len(ids), 'job')} in the queue; to see the states: {command}")
         else:
             self._wait(dict.fromkeys(ids))
-
-    def _start(self, ids: Sequence[str]) -> None:
-        self.launcher.start(self.sweep, ids, lambda id: run_in_this_process(self.plan, id))
 
     def _wait(self, unended: dict[str, None]) -> None:
         cancelled = []
@@ -107,7 +105,7 @@ class Loop:
                 self.starts.update(restarted)
                 for id in restarted:
                     self.unrecorded_since.pop(id, None)
-                self._start(restarted)
+                self.launcher.start(self.sweep, restarted, partial(run_in_this_process, self.plan))
             if unended:
                 time.sleep(self.launcher.poll_seconds)
         if cancelled:

@@ -47,6 +47,14 @@ def test_sweep_is_described_with_what_is_done_already(command: Command) -> None:
     assert files() == before
 
 
-def test_invalid_job_of_a_sweep_ends_in_2_with_the_reason(command: Command) -> None:
-    assert_refused(command("-m", "optimizer.lr=0.1,-1", "--check"), "optimizer.lr=-1: ")
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("-m optimizer.lr=0.1,-1", "optimizer.lr=-1: "),
+        ("+trainer.max_time=abc", "trainer.max_time=abc: "),
+        ("data=qmnist data.download=false data.root=none", "data.download=false, but QMNIST is incomplete: "),
+    ],
+)
+def test_what_would_not_run_ends_in_2_with_the_reason(command: Command, line: str, reason: str) -> None:
+    assert_refused(command(*line.split(), "--check", data=False), reason)
     assert not files()

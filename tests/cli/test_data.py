@@ -165,8 +165,10 @@ def test_run_without_its_data_is_refused_in_one_line_and_reads_them_elsewhere(la
     assert_refused(
         lab("data", "run"),
         f"data.source.path={bars}: folder not found",
-        "say where they are: test RUN data.source.path=PLACE",
+        "make a link to them here",
     )
     assert sorted(Path("run").iterdir()) == before
     assert lab("data", "run", f"data.source.path={bars.parent / 'moved'}").status == 0
     assert sorted(Path("run").iterdir()) == sorted([*before, Run(Path("run")).data_page_path])
+    bars.symlink_to(bars.parent / "moved")
+    assert lab("data", "run").status == 0

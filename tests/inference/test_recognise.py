@@ -229,6 +229,11 @@ def test_bad_arguments_are_reported_in_one_line(command: Command, trained: Run, 
     ):
         assert_refused(command("predict", *arguments, data=False), message)
     assert pixels.read_bytes() == before
+    shutil.copy(pixels, "test.txt")
+    assert command("predict", run, "test.txt", data=False).status == 0
+    skipped = command("predict", run, "empty", "photos/1.tiff", data=False)
+    assert (skipped.status, skipped.err) == (1, "mnist_lab: empty: not an image file; skipped\n")
+    assert "photos/1.tiff" in skipped.out
 
 
 def test_network_for_clothes_is_given_the_whole_photograph_light_on_dark(trained: Run, tmp_path: Path) -> None:

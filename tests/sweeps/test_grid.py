@@ -354,6 +354,7 @@ def test_sweep_of_one_job_is_counted_and_named_as_one(command: Command) -> None:
         (["-m", "sweep=t", "steps_per_execution=1,50"], "steps_per_execution: jobs do not differ by it"),
         (["-m", "hydra/sweeper=halving", "dashboard=default,none"], "dashboard: jobs do not differ by it"),
         (["-m", "sweep=t", "seed=range(3)", "model=mlp,mlp"], "seed, model: 6 jobs of which 3 differ"),
+        (["-m", "sweep=t", "model=mlp", "data.batch_size=50,0"], "data.batch_size=0: input should be greater"),
         (["-m", "sweep=t", "seed=range(1,1)"], "there is nothing to sweep"),
         (["-m", "sweep=größe", "data=image_folder", "data.source.path=a,b"], "data.source.path=a: not found; no job"),
         (["-m", "sweep=t,u", "seed=1,2"], "applies to the whole sweep and cannot be swept"),

@@ -209,6 +209,7 @@ def test_finished_run_is_not_resumed_changed_or_overwritten(command: Command, fi
         "optimizer=adam": "optimizer._target_=torch.optim.Adam: cannot change on resume",
         "optimizer.lr=1": "optimizer.lr=1: cannot change on resume (this run uses 0.01)",
         "data.val_size=0": "data.val_size=0: cannot change on resume (this run uses 40)",
+        "data=mnist": "data=mnist: cannot change on resume (this run uses data=tiny)",
         "seed=3": "seed=3: cannot change on resume (this run uses 0)",
         "augmentation=affine": "augmentation.degrees=10: cannot change on resume (this run uses null)",
         "callbacks=ema": "callbacks.ema.decay=0.999: cannot change on resume (this run uses null)",
