@@ -297,4 +297,5 @@ def notebook_page(path: Path) -> tuple[str, dict[str, bytes]]:
     body = body.replace("line-height:normal;", "font-size:.68rem;line-height:1.4;")
     title, _, body = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", body).partition("\n")
     unfold = "A box with an arrow unfolds when you click on it."
-    return f"{title}\n\n> {unfold} To run and change the code, open [the notebook]({path.name}) in Jupyter.\n{body}", pictures
+    how = f"{unfold} To run and change the code, open [the notebook]({path.name}) in Jupyter."
+    return f"{title}\n\n> {how}\n{body}", pictures
