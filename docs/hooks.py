@@ -9,6 +9,7 @@ from contextlib import redirect_stdout, suppress
 from functools import cache
 from html import escape
 from io import StringIO
+from itertools import groupby, takewhile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, get_args, get_type_hints
@@ -61,7 +62,7 @@ GALLERY = (
     *("ensemble", "housekeeping", "own-network", "extend"),
 )
 # Keys of configuration files that the configuration's page leaves out.
-NOT_SHOWN = ("defaults", "hydra", "_partial_", "sha256", "md5", "tutorial")
+NOT_SHOWN = ("defaults", "hydra", "_target_", "_partial_", "sha256", "md5", "tutorial")
 TOP = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
@@ -83,6 +84,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         body, pictures = notebook_page(path)
         pages[f"lessons/{path.stem}.md"] = body
+        files.append(File.generated(config, f"lessons/{path.name}", content=path.read_bytes()))
         for name, content in pictures.items():
             files.append(File.generated(config, f"lessons/{name}", content=content))
     for path in sorted((ROOT / "results").glob("*.png")):
@@ -135,18 +137,18 @@ def configuration_page() -> str:
     for group, choices in groups.items():
         parts.append(f"## {group}")
         for name, path in choices.items():
-            header = " ".join(line.lstrip("# ") for line in _header(path))
+            header = _header(path)
             table = _table(_rows(path, "" if group == "experiment" else f"{group}."))
             parts += filter(None, (f"### {group}={name}", header, table))
     return "\n\n".join(parts) + "\n"
 
 
-def _header(path: Path) -> Iterator[str]:
-    """Yield the comment lines that a file begins with."""
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#") or line.startswith("# @"):
-            return
-        yield line
+def _header(path: Path) -> str:
+    """Return the comment that a file begins with; its indented lines, such as a table's, stay as they are."""
+    text = path.read_text(encoding="utf-8").partition("# @")[0]
+    lines = [line[1:].removeprefix(" ") for line in takewhile(lambda line: line.startswith("#"), text.splitlines())]
+    blocks = ((indented, "\n".join(block)) for indented, block in groupby(lines, lambda line: line.startswith(" ")))
+    return "\n\n".join(f"```text\n{textwrap.dedent(text)}\n```" if indented else text for indented, text in blocks)
 
 
 def _rows(path: Path, prefix: str) -> Iterator[tuple[str, str, str, str]]:
@@ -210,18 +212,21 @@ def _table(rows: Iterable[tuple[str, str, str, str]]) -> str:
 
 
 def gallery_page() -> str:
-    """Return the page with the pictures of the guides, each with the last command in the block above it."""
+    """Return the page with the pictures of the guides, each with the last command above it.
+
+    A guide's first picture has the guide's title, each further one that of its section.
+    """
     parts = ["---\nhide: [toc]\nsearch: {exclude: true}\n---", "# Gallery"]
     parts.append("What the lab shows, each with the command that makes it. A picture leads to its guide.")
     parts.append('<div class="gallery" markdown>')
     for name in GALLERY:
         page = f"guides/{name}.md"
-        title, text = (ROOT / "docs" / page).read_text(encoding="utf-8").split("\n", 1)
-        for picture in re.finditer(r"!\[(.*?)\]\(\.\./(.*?)\)", text):
-            commands = re.findall(
-                r"^(?:\$ )?((?:python|tensorboard|mlflow) .*?)(?: +#.*)?$", text[: picture.start()], re.M
-            )
-            card = f"## {title[2:]}\n\n[![{picture[1]}]({picture[2]})]({page})\n\n```\n{commands[-1]}\n```"
+        text = re.sub(r" \\\n +", " ", (ROOT / "docs" / page).read_text(encoding="utf-8"))  # a command, a line
+        for i, picture in enumerate(re.finditer(r"!\[(.*?)\]\(\.\./(.*?)\)", text)):
+            above = text[: picture.start()]
+            commands = re.findall(r"^(?:\$ )?((?:python|tensorboard|mlflow) .*?)(?: +#.*)?$", above, re.M)
+            title = re.findall(r"^#+ (.+)$", above, re.M)[-1 if i else 0]
+            card = f"## {title}\n\n[![{picture[1]}]({picture[2]})]({page})\n\n```\n{commands[-1]}\n```"
             parts.append(f"<div markdown>\n\n{card}\n\n</div>")
     return "\n\n".join([*parts, "</div>"]) + "\n"
 
@@ -229,7 +234,7 @@ def gallery_page() -> str:
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Give each public name of the Python page the line that imports it as its heading."""
     heading = r"::: \1.\2\n    options:\n      heading: from \1 import \2\n      toc_label: \2"
-    return re.sub(r"^::: (mnist_lab[\w.]*)\.(\w+)$", heading, markdown, flags=re.MULTILINE)
+    return re.sub(r"^::: (mnist_lab[\w.]*)\.(\w+)(\n    options:)?$", heading, markdown, flags=re.MULTILINE)
 
 
 def on_page_content(html: str, **_: Any) -> str:
@@ -282,6 +287,7 @@ def notebook_page(path: Path) -> tuple[str, dict[str, bytes]]:
             cell.source = cell.source.replace("<details>", "<details markdown>")
             cell.source = re.sub(r"\]\((\w+)\.ipynb\)", r"](\1.md)", cell.source)
             cell.source = cell.source.replace("](../results/RESULTS.md)", "](../results/tutorials.md)")
+            cell.source = cell.source.replace("Lines with a small triangle unfold", "Boxes with an arrow unfold")
     cells_for_answers = TagRemovePreprocessor(remove_cell_tags={"answer"}, enabled=True)
     body, resources = MarkdownExporter(preprocessors=[cells_for_answers]).from_notebook_node(notebook)
     pictures = {f"{path.stem}_{name}": content for name, content in resources["outputs"].items()}
@@ -289,4 +295,7 @@ def notebook_page(path: Path) -> tuple[str, dict[str, bytes]]:
         body = body.replace(f"]({name})", f"]({path.stem}_{name})")
     body = re.sub(r'</pre>\s*<pre style="[^"]*">', "", body)  # Each line of a run's progress is an output.
     body = body.replace("line-height:normal;", "font-size:.68rem;line-height:1.4;")
-    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", body), pictures
+    title, _, body = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", body).partition("\n")
+    unfold = "A box with an arrow unfolds when you click on it."
+    how = f"{unfold} To run and change the code, open [the notebook]({path.name}) in Jupyter."
+    return f"{title}\n\n> {how}\n{body}", pictures
