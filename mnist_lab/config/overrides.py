@@ -175,7 +175,7 @@ def _quote_path(text: str) -> str:
         value = OverridesParser.create().parse_override(f"key={path}").value()
     except PARSE_ERRORS:
         return quote(path)
-    if value is None:  # null, or nothing.
+    if value is None:  # Hydra reads null, and a missing value, as None.
         return path
     is_quoted = "\\" in path or path[0] in "'\""
     return path if isinstance(value, str) and (value == path or is_quoted) else quote(path)

@@ -133,7 +133,7 @@ class ArrayFile(OwnImages):
         name = pair["images"]
         array, is_matlab = contents.arrays[name], name in contents.matlab
         needed = "" if count is None else f", an image for each of {count:,} labels"
-        if count is None:  # MATLAB's images lie along the last axis.
+        if count is None:  # There are no labels to count; MATLAB puts the images along the last axis.
             count = array.shape[-1 if is_matlab and array.ndim > 2 else 0]
         if array.dtype.kind not in "buif":
             raise UsageError(f"{name} holds {array.dtype}; bytes, or floats from 0 to 1, are needed")

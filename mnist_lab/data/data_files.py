@@ -11,7 +11,7 @@ from mnist_lab.errors import UsageError
 from mnist_lab.files import ARRAY_FILES
 from mnist_lab.formatting import shorten
 
-SAVE_AS_CSV = "save it as CSV UTF-8"  # so Excel calls it
+SAVE_AS_CSV = "save it as CSV UTF-8"  # Excel has the format under this name.
 HIDDEN = (".", "__MACOSX/")
 MAX_EXPANSION = 50  # Arrays may take this many bytes for each byte of their files.
 SMALL_FILE = 10_000_000  # A smaller file may have arrays as large as those of a file of this size.

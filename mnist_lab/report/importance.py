@@ -8,7 +8,7 @@ from typing import Any
 from mnist_lab.runs.ranking import Results
 from mnist_lab.viz.axes import sort_key
 
-MIN_PLACES = 4  # in the ranking; fewer explain nothing
+MIN_PLACES = 4  # A shorter ranking explains nothing.
 PARTS = 4  # into which the values of a setting are divided if most of them occur once
 
 

@@ -30,7 +30,7 @@ from mnist_lab.viz.style import COLOURS, FILL, HEIGHT, LETTER, WIDTH, set_title,
 LABELS = METRICS | {"balanced_acc": ("balanced accuracy (%)", 100)}
 CELL = 0.75, 0.45  # inches of a cell in a heat map
 MAX_CURVES = 10
-MAX_LINES = 300  # of parallel coordinates
+MAX_LINES = 300  # Parallel coordinates show so many places in the ranking.
 MAX_LETTERS = 48  # A longer name is shortened.
 ROW = 0.68  # inches of an axis of parallel coordinates
 MAX_TEXTS = 6  # at one of these axes
