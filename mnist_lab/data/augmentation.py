@@ -55,33 +55,45 @@ class Distortion:
 
         A generator of the CPU draws the same amounts for every device.
         """
-        angle, zoom, x, y = torch.rand(4, len(images), generator=generator) * 2 - 1
-        slant, cut, left, top = torch.rand(4, len(images), generator=generator) * 2 - 1
+        amounts = self.draw(len(images), images.shape[-1], generator)
+        return self.apply(images, upload(amounts, images), black)
+
+    def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
+        """Draw the amounts by which `apply` distorts images of a size in pixels, (count, A)."""
+        angle, zoom, x, y = torch.rand(4, count, generator=generator) * 2 - 1
+        slant, cut, left, top = torch.rand(4, count, generator=generator) * 2 - 1
         side = 1 - (1 + cut) / 2 * (self.crop / 28)  # image sides
         x = x * (self.shift / HALF) + left * (1 - side)
         y = y * (self.shift / HALF) + top * (1 - side)
         angle, slant = torch.deg2rad(angle * self.degrees), torch.deg2rad(slant * self.shear).tan()
-        matrix = affine_matrix(angle, 1 + zoom * self.scale, x, y, slant, side)
-        displacement = self._draw_displacement(images, generator) if self.elastic else 0.0
-        distorted = resample(images, matrix, black, displacement)
-        return self._cut_out(distorted, generator, black) if self.cutout else distorted
+        amounts = [affine_matrix(angle, 1 + zoom * self.scale, x, y, slant, side).flatten(1)]
+        if self.elastic:
+            points = torch.randn(count, 2 * self.elastic_points**2, generator=generator)
+            amounts.append(points * (self.elastic / HALF))
+        if self.cutout:
+            start = torch.randint(size, (2, count), generator=generator) - self._cutout_side(size) // 2
+            amounts.append(start.T)
+        return torch.cat(amounts, dim=1)
 
-    def _draw_displacement(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw smooth displacements, (B, S, S, 2), in half image sides."""
+    def apply(self, images: Tensor, amounts: Tensor, black: float) -> Tensor:
+        """Distort normalised images, (B, 1, S, S), by amounts on their device, (B, A)."""
         count, size = len(images), images.shape[-1]
-        points = torch.randn(count, 2, self.elastic_points, self.elastic_points, generator=generator)
-        points = upload(points * (self.elastic / HALF), images)
-        smooth = F.interpolate(points, (size, size), mode="bicubic", align_corners=True)
-        return smooth.permute(0, 2, 3, 1)
+        matrix, points, start = amounts.tensor_split([6, amounts.shape[1] - 2 * bool(self.cutout)], dim=1)
+        displacement = self._displace(points, size) if self.elastic else 0.0
+        images = resample(images, matrix.reshape(count, 2, 3), black, displacement)
+        if self.cutout:
+            places = torch.arange(size, device=images.device) - start[:, :, None]  # (B, 2, S), from the square's corner
+            rows, columns = ((places >= 0) & (places < self._cutout_side(size))).unbind(1)
+            images = images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], black)
+        return images
 
-    def _cut_out(self, images: Tensor, generator: torch.Generator, black: float) -> Tensor:
-        """Fill a random square of each image with the background."""
-        count, size = len(images), images.shape[-1]
-        side, indices = round(self.cutout * size / 28), torch.arange(size)
-        start = torch.randint(size, (2, count, 1), generator=generator) - side // 2
-        rows, columns = (indices >= start) & (indices < start + side)  # (B, S)
-        cut = upload(rows[:, :, None] & columns[:, None, :], images)
-        return images.masked_fill(cut[:, None], black)
+    def _displace(self, points: Tensor, size: int) -> Tensor:
+        """Return smooth displacements, (B, S, S, 2), from those of the points, (B, 2 P P), all in half image sides."""
+        points = points.view(len(points), 2, self.elastic_points, self.elastic_points)
+        return F.interpolate(points, (size, size), mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
+
+    def _cutout_side(self, size: int) -> int:
+        return round(self.cutout * size / 28)
 
 
 def affine_matrix(
@@ -100,5 +112,5 @@ def affine_matrix(
 
 def resample(images: Tensor, matrix: Tensor, black: float, displacement: Tensor | float = 0.0) -> Tensor:
     """Return images, (B, 1, S, S), sampled at the places of an affine_matrix plus a displacement, (B, S, S, 2)."""
-    grid = F.affine_grid(upload(matrix, images), list(images.shape), align_corners=False) + displacement
+    grid = F.affine_grid(matrix, list(images.shape), align_corners=False) + displacement
     return F.grid_sample(images - black, grid, align_corners=False) + black

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from functools import partial
+from itertools import repeat
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ class Batches:
 
     Several processes draw shares of the same order: together they see every image exactly once an epoch, in equally
     many steps, each with batch_size images a process. `augment` gets a batch's images and a random generator of the
-    step.
+    step, or what `draw` drew for a number of images of a size by that generator.
     """
 
     images: Tensor  # (N, 1, S, S)
@@ -57,7 +58,8 @@ class Batches:
     rank: int = 0
     world_size: int = 1
     limit: int | float | None = None
-    augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
+    augment: Callable[[Tensor, Any], Tensor] | None = None
+    draw: Callable[[int, int, torch.Generator], Tensor] | None = None
     epoch: int = field(default=0, init=False)
     position: int = field(default=0, init=False)  # batches handed out in this epoch
 
@@ -113,32 +115,52 @@ class Batches:
         self.resumed["position"] = 0
         return self.position, self.order()
 
-    def batch(self, step: int, order: Tensor | None) -> Batch:
-        """Return this process's images, (B, 1, S, S), and labels, (B,), of a step."""
+    def _share(self, step: int) -> range:
+        """Return which places of the order are this process's in a step."""
+        return range(step * self.batch_size * self.world_size + self.rank, self._end_of(step), self.world_size)
+
+    def random_amounts(self, steps: range) -> Sequence[Any]:
+        """Return what `augment` gets in each step; amounts that are drawn go to the images' device at once."""
+        if self.augment is None:
+            return [None] * len(steps)
+        # The step counts from 1 here, since SeedSequence ignores a trailing 0.
+        generators = [self._make_generator(step + 1, self.rank) for step in steps]
+        if self.draw is None:
+            return generators
+        counts = [len(self._share(step)) for step in steps]
+        drawn = map(self.draw, counts, repeat(self.images.shape[-1]), generators)
+        return torch.split(upload(torch.cat([*drawn]), self.images), counts)
+
+    def batch(self, step: int, order: Tensor | None, amounts: Any) -> Batch:
+        """Return this process's images, (B, 1, S, S), and labels, (B,), of a step, with its random amounts."""
         self.position = step + 1
-        share = slice(step * self.batch_size * self.world_size + self.rank, self._end_of(step), self.world_size)
+        share = self._share(step)
         if order is None:
-            return self.images[share], self.labels[share]
-        chosen = order[share]
+            places = slice(share.start, share.stop, share.step)
+            return self.images[places], self.labels[places]
+        chosen = order[share.start : share.stop : share.step]
         images = self.images.index_select(0, chosen)
         if self.augment is not None:
-            # The step counts from 1 here, since SeedSequence ignores a trailing 0.
-            images = self.augment(images, self._make_generator(step + 1, self.rank))
+            images = self.augment(images, amounts)
         return images, self.labels.index_select(0, chosen)
 
     def __iter__(self) -> Iterator[Batch]:
         # A generator draws the order at the first batch, after set_epoch, which Lightning calls after iter().
         first, order = self.start_epoch()
         for step in range(first, len(self)):
-            yield self.batch(step, order)
+            (amounts,) = self.random_amounts(range(step, step + 1))
+            yield self.batch(step, order, amounts)
 
 
 class Group:
-    """Consecutive batches of an epoch, gathered lazily."""
+    """Consecutive batches of an epoch, gathered lazily; what is random in them is drawn and uploaded ahead."""
 
     def __init__(self, batches: Batches, order: Tensor | None, steps: range) -> None:
-        self.steps = steps
-        self.batch = partial(batches.batch, order=order)
+        self.batches, self.order, self.steps = batches, order, steps
+        self.amounts = dict(zip(steps, batches.random_amounts(steps), strict=True))
+
+    def batch(self, step: int) -> Batch:
+        return self.batches.batch(step, self.order, self.amounts[step])
 
     def __iter__(self) -> Iterator[Batch]:
         return map(self.batch, self.steps)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ from lightning.pytorch import LightningDataModule
 from pydantic import Field
 from torch import Tensor
 
+from mnist_lab.data.augmentation import Distortion
 from mnist_lab.data.batches import Batches, Groups, count_batches
 from mnist_lab.data.image_folder import ImageFolder
 from mnist_lab.data.image_source import DIGITS, Arrays, ImageSource, Labelled
@@ -154,14 +156,17 @@ class MNISTDataModule(LightningDataModule):
 
     def train_batches(self) -> Batches:
         """Return the data loader of the training set, a batch a step."""
-        augment = None if self.augmentation is None and self.mean is not None else self._augment
-        return self._batches("train", shuffle=True, limit=self.limit_train_batches, augment=augment)
+        change, draw, augmentation = self.augmentation, None, self.augmentation
+        if type(augmentation) is Distortion:  # A class derived from it may use the generator in its own way.
+            change, draw = augmentation.apply, augmentation.draw
+        augment = None if change is None and self.mean is not None else partial(self._augment, change)
+        return self._batches("train", shuffle=True, limit=self.limit_train_batches, augment=augment, draw=draw)
 
-    def _augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Augment the images of a training batch, and normalise each by its own mean and std if none are configured."""
-        if self.augmentation is not None:
+    def _augment(self, change: Callable[..., Tensor] | None, images: Tensor, amounts: Any) -> Tensor:
+        """Change the images of a training batch, and normalise each by its own mean and std if none are configured."""
+        if change is not None:
             black = (self.background / 255 - (self.mean or 0)) / (self.std or 1)
-            images = self.augmentation(images, generator, black=black)
+            images = change(images, amounts, black=black)
         return normalise_pixels(images, None, None) if self.mean is None else images
 
     def train_dataloader(self) -> Batches | Groups:

@@ -1,5 +1,7 @@
 """Augmentation changes only training images, each by its own amounts, and is a function of (seed, epoch, step)."""
 
+import math
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -7,8 +9,9 @@ import pytest
 import torch
 from lab import Tiny
 
+from mnist_lab.data import batches
 from mnist_lab.data.augmentation import HALF, Distortion
-from mnist_lab.data.batches import Batches
+from mnist_lab.data.batches import Batches, Groups
 from mnist_lab.training.build import make_data, make_model
 
 BLACK = -0.4
@@ -88,7 +91,8 @@ def test_crop_keeps_a_square_of_the_image_and_resizes_it() -> None:
 
 def test_elastic_displacements_are_smooth_and_of_the_standard_deviation_asked_for() -> None:
     distortion = Distortion(elastic=1.5, elastic_points=4)
-    moved = distortion._draw_displacement(torch.zeros(2000, 1, 28, 28), torch.Generator().manual_seed(0)) * HALF
+    points = distortion.draw(2000, 28, torch.Generator().manual_seed(0))[:, 6:]
+    moved = distortion._displace(points, 28) * HALF
     assert moved.shape == (2000, 28, 28, 2)
     assert moved[:, 0, 0].std() == pytest.approx(1.5, rel=0.05), "at a point of the grid"
     assert moved.mean().abs() < 0.05
@@ -120,15 +124,40 @@ def test_changes_are_a_function_of_seed_epoch_step_and_rank() -> None:
         augment: Any = partial(Distortion(shift=2, elastic=1, cutout=7), black=BLACK)
         settings = {"seed": seed, "rank": rank, "world_size": 2}
         images = digit().expand(50, 1, 28, 28).clone()
-        batches = Batches(images, torch.arange(50), batch_size=16, shuffle=True, augment=augment, **settings)
-        batches.set_epoch(epoch)
+        loader = Batches(images, torch.arange(50), batch_size=16, shuffle=True, augment=augment, **settings)
+        loader.set_epoch(epoch)
         torch.manual_seed(seed * 7 + epoch)  # The changes must not depend on torch's own generator.
-        return [images for images, _ in batches]
+        return [images for images, _ in loader]
 
     first = augmented()
     assert all(torch.equal(one, other) for one, other in zip(first, augmented(), strict=True))
     others = [first[1], augmented(epoch=1)[0], augmented(seed=1)[0], augmented(rank=1)[0]]
     assert not any(torch.equal(first[0][:9], other[:9]) for other in others)
+
+
+def test_amounts_drawn_ahead_for_a_group_and_uploaded_once_change_images_as_those_of_a_step(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = tiny.compose("augmentation=elastic", "augmentation.crop=3", "augmentation.cutout=7", "data.batch_size=7")
+    data = make_data(cfg, make_model(cfg))
+    data.setup()
+    groups = Groups(data.train_batches(), size=5)
+    uploaded: list[int] = []
+
+    def upload(values: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        uploaded.append(len(values))
+        return values
+
+    monkeypatch.setattr(batches, "upload", upload)
+    grouped = [images for group in groups for images, _ in group]
+    steps = len(groups.batches)
+    assert len(uploaded) == 1 + math.ceil(steps / 5), "the order, and the amounts of each group"
+    assert sum(uploaded[1:]) == uploaded[0] == len(groups.batches.images)
+    assert data.augmentation is not None
+    augment: Any = partial(data.augmentation, black=(0 - 0.1307) / 0.3081)
+    single = replace(groups.batches, augment=augment, draw=None)
+    assert len(grouped) == steps
+    assert all(torch.equal(one, other) for one, (other, _) in zip(grouped, single, strict=True))
 
 
 def test_only_training_images_are_changed(tiny: Tiny) -> None:
