@@ -54,7 +54,7 @@ def _main() -> None:
     if name in COMMANDS:
         del arguments[0]
     elif re.fullmatch(r"\w[\w-]*", name):
-        raise unknown_command(name, arguments[1:])
+        raise unknown_command(name)
     else:
         name = "train"
     if name == "train" and "query=bash" in arguments:

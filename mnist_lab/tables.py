@@ -52,8 +52,7 @@ def table_lines(
 
     The columns in `left` are of words, the others of numbers, which end at the right. In a terminal that is too narrow,
     column `cut` loses the middle of its texts, or with `wrap`, as the last, continues on further lines. The columns in
-    `drop` are left out, the first one first, and if that is not enough, the widest lose their middle. Elsewhere, and in
-    a wide terminal, nothing is changed.
+    `drop` are left out, the first one first, and if that is not enough, the widest lose their middle.
     """
     rows = [[*map(printable, row)] for row in (heads, *rows)]
     widths = {head: max(map(len, column)) for head, *column in zip(heads, *rows, strict=True)}

@@ -1,7 +1,7 @@
 """Compose a configuration with Hydra, once, and resolve it: what is validated and trained is what was composed."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -89,23 +89,11 @@ def compose_job(
     if line.config_dir is not None and not Path(line.config_dir).is_dir():
         raise UsageError(f"--config-dir={line.config_dir}: folder not found")
     with composer(line.config_dir):
-        config = compose_with_hydra(line.overrides, line.config_name, is_argument, is_sweep=is_sweep)
+        config = compose_with_hydra(line.overrides, line.config_name, is_sweep=is_sweep)
         try:
             return _resolve_job(config, line, is_sweep=is_sweep, folder=folder, number=number)
         except OmegaConfBaseException as error:
             raise explain_composition_error(error, [parse_override(each) for each in line.overrides]) from error
-
-
-def is_argument(target: str, key: str) -> bool:
-    """Return whether a class, by its dotted name, has the argument that a key ends with."""
-    from mnist_lab.config.targets import find_class  # These import torch, which few command lines need.
-    from mnist_lab.config.validate import parameter_types
-
-    group, _, name = key.rpartition(".")
-    try:
-        return name in parameter_types(find_class(target, group))
-    except UsageError:
-        return False
 
 
 def _resolve_job(
@@ -121,13 +109,8 @@ def _resolve_job(
         hydra.runtime.output_dir = str((folder or Path(hydra.run.dir)).absolute())
         sweeper: Any = OmegaConf.to_container(hydra.sweeper, resolve=True) if is_sweep else {}
         launcher: Any = OmegaConf.to_container(hydra.launcher, resolve=True) if is_sweep else {}
-        settings = HydraSettings(
-            choices=to_plain(hydra.runtime.choices),
-            sweep_dir=Path(hydra.sweep.dir),
-            sweeper=sweeper,
-            launcher=launcher,
-            log_name=hydra.job.name,
-        )
+        choices = to_plain(hydra.runtime.choices)
+        settings = HydraSettings(choices, Path(hydra.sweep.dir), sweeper, launcher, hydra.job.name)
         cfg.config_dir = line.config_dir and str(Path(line.config_dir).absolute())
         cfg.config_name = line.config_name
         cfg.overrides = to_plain(hydra.overrides.task)  # Hydra's own list cannot be written to.
@@ -175,14 +158,12 @@ def model_name(choice: str, target: str) -> str:
     return choice
 
 
-def select_value(key: Any, values: Mapping[Any, Any], default: Any) -> Any:
-    """Return what ${select:KEY,{KEY:VALUE,...},DEFAULT} stands for; the key may be an Enum of Hydra's."""
-    return values.get(getattr(key, "name", key), default)
-
-
 OmegaConf.register_new_resolver("start_time", start_time, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("coalesce", lambda value, default: default if value is None else value, replace=True)
-OmegaConf.register_new_resolver("select", select_value, replace=True)
+# ${select:KEY,{KEY:VALUE,...},DEFAULT}; the key may be an Enum of Hydra's.
+OmegaConf.register_new_resolver(
+    "select", lambda key, values, default: values.get(getattr(key, "name", key), default), replace=True
+)
 OmegaConf.register_new_resolver("direction", lambda metric: direction(str(metric)), replace=True)
 OmegaConf.register_new_resolver("processes", local_processes, replace=True)
 OmegaConf.register_new_resolver("machines", machines, replace=True)

@@ -3,7 +3,7 @@
 import difflib
 import glob
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cache
 from itertools import chain, islice
 from pathlib import Path
@@ -27,31 +27,17 @@ from mnist_lab.formatting import shorten
 
 # Other programs and papers use these terms for the settings.
 SYNONYMS = {
-    "steps": "trainer.max_steps",
     "batch": "data.batch_size",
-    "bs": "data.batch_size",
     "learning_rate": "optimizer.lr",
-    "wd": "optimizer.weight_decay",
-    "net": "model",
     "network": "model",
-    "arch": "model",
-    "architecture": "model",
     "dataset": "data",
     "data_dir": "data.root",
-    "validation_size": "data.val_size",
-    "opt": "optimizer",
-    "transform": "augmentation",
     "device": "trainer.accelerator",
     "gpu": "trainer.accelerator",
     "gpus": "trainer.devices",
-    "random_seed": "seed",
-    "checkpoint": "resume",
-    "ckpt": "resume",
     "ckpt_path": "resume",
-    "preset": "experiment",
     "output_dir": "hydra.run.dir",
     "gradient_clip_val": "trainer.gradient_clip_val",
-    "gradient_clip": "trainer.gradient_clip_val",
     "n_trials": "hydra.sweeper.n_trials",
 }
 # So are these for the choices of groups.
@@ -62,15 +48,12 @@ PARSE_ERRORS = (HydraException, RecursionError, ValueError, TypeError)
 COMPOSITION_ERRORS = (*PARSE_ERRORS, OmegaConfBaseException, YAMLError, OSError)
 # Paths between commas, each of which may be quoted.
 PATHS = re.compile(r"""(?:^|(?<=,))\s*('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|(?:\$\{[^}]*\}|[^,])*)(?=,|$)""")
-LIST_OF_PATHS = re.compile(r"[^=]*\.folders=\[.*\]")
 
 
-def compose_with_hydra(
-    overrides: Sequence[str], config_name: str, is_argument: Callable[[str, str], bool], *, is_sweep: bool = False
-) -> DictConfig:
+def compose_with_hydra(overrides: Sequence[str], config_name: str, *, is_sweep: bool) -> DictConfig:
     """Compose Hydra's whole configuration within `composer`, with the first of the values that a sweep gives a key.
 
-    A setting that its class takes needs no +, which `is_argument` says for the class's name and the setting's key.
+    A setting that its class takes needs no +.
     """
     parsed = [parse_override(override) for override in overrides]
     for override in parsed:
@@ -82,13 +65,13 @@ def compose_with_hydra(
         try:
             return hydra.compose(config_name, [*map(_first_value, parsed), *mode], return_hydra_config=True)
         except ConfigCompositionException:
-            parsed = _correct_plus(parsed, is_argument)
+            parsed = _correct_plus(parsed)
             return hydra.compose(config_name, [*map(_first_value, parsed), *mode], return_hydra_config=True)
     except COMPOSITION_ERRORS as error:
         raise explain_composition_error(error, parsed) from error
 
 
-def _correct_plus(overrides: Sequence[Override], is_argument: Callable[[str, str], bool]) -> list[Override]:
+def _correct_plus(overrides: Sequence[Override]) -> list[Override]:
     """Put a + before overrides of arguments that the configuration does not have yet, and take it from the others."""
     known = _known_keys(overrides)
     typed = {each.key_or_group: each.value() for each in overrides if each.key_or_group.endswith("._target_")}
@@ -98,7 +81,7 @@ def _correct_plus(overrides: Sequence[Override], is_argument: Callable[[str, str
         if name == "_target_":
             return is_addable(group) or re.fullmatch(r"(callbacks|logger)\.\w+", group) is not None
         target = (known | typed).get(f"{group}._target_")
-        return isinstance(target, str) and is_argument(target, key)
+        return isinstance(target, str) and _has_argument(target, key)
 
     corrected = []
     for override in overrides:
@@ -109,6 +92,18 @@ def _correct_plus(overrides: Sequence[Override], is_argument: Callable[[str, str
             line = f"+{line}"
         corrected.append(parse_override(line))
     return corrected
+
+
+def _has_argument(target: str, key: str) -> bool:
+    """Return whether a class, by its dotted name, has the argument that a key ends with."""
+    from mnist_lab.config.targets import find_class  # These import torch, which few command lines need.
+    from mnist_lab.config.validate import parameter_types
+
+    group, _, name = key.rpartition(".")
+    try:
+        return name in parameter_types(find_class(target, group))
+    except UsageError:
+        return False
 
 
 def parse_override(override: str) -> Override:
@@ -164,8 +159,6 @@ def _quote_paths(override: str, *, is_sweep: bool) -> str:
     is_function = is_sweep and re.fullmatch(r"\w+\(.*\)", text)  # Hydra has choice() and others.
     if not text or is_function or not PATH_KEYS.fullmatch(key.lstrip("+")):
         return override
-    if LIST_OF_PATHS.fullmatch(override):
-        return f"{key}=[{','.join(map(_quote_path, PATHS.findall(text[1:-1])))}]"
     return f"{key}={','.join(map(_quote_path, PATHS.findall(text) if is_sweep else [text]))}"
 
 

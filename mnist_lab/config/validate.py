@@ -16,7 +16,6 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from mnist_lab.config.distributed import launched_process, world_size_problems
 from mnist_lab.config.keys import FIXED_ON_RESUME, OPTIONAL, OWN_ARGUMENTS, READ_FROM_DATA
 from mnist_lab.config.metric_names import EPOCH_METRICS, METRIC_NAMES, direction
-from mnist_lab.config.overrides import nearest_key
 from mnist_lab.config.settings import flatten, is_list_of_nodes, require_environment, to_plain, walk
 from mnist_lab.config.targets import find_class
 from mnist_lab.errors import UsageError
@@ -187,9 +186,7 @@ def _shape_problems(cfg: DictConfig) -> Iterator[str]:
     known = [*GROUPS, *(key for key in LIMITS if "." not in key)]
     for name in map(str, cfg):
         if name not in known:
-            near = nearest_key(name, [*known, *(key for key in flatten(cfg) if key.split(".")[0] in known)])
-            hint = f"did you mean {near}?" if near else f"choose from {', '.join(known)}"
-            yield f"{name}={_format(cfg[name])}: unknown setting; {hint}"
+            yield f"{name}={_format(cfg[name])}: unknown setting; choose from {', '.join(known)}"
     for name in known:
         # Only presets have a tutorial, and a run may be older than the dashboard and detach.
         if name not in cfg and name not in ("dashboard", "tutorial", "detach"):

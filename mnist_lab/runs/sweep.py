@@ -136,11 +136,9 @@ class Sweep:
         for sweep in map(cls, (path, *path.absolute().parents) if exists(path) else ()):
             if sweep.exists:  # The path may be a job's, or one in a job's folder.
                 return sweep
-        known = ", ".join(sweep.folder.name for sweep in sweeps[:10]) or "no sweep"
-        raise UsageError(
-            f"{name}: not a sweep folder (it has no {SWEEP_RECORD}), nor a sweep in {parent}, which has {known}"
-            f"{'; `ls` shows runs' if exists(path) else ''}"
-        )
+        known = ", ".join(sweep.folder.name for sweep in sweeps[:10]) or "none"
+        place = f"a sweep in {parent}, which has {known}"
+        raise UsageError(f"{name}: neither a sweep folder (with {SWEEP_RECORD}) nor {place}")
 
     @property
     def exists(self) -> bool:

@@ -130,9 +130,8 @@ def find_removed(name: str, runs_dir: Path) -> Removed:
         removed for removed in trash if removed.folder.name.startswith(name) or removed.folder.name.endswith(name)
     ]
     if len(matches) != 1:
-        known = ", ".join(display_path(removed.folder) for removed in (matches or trash)[:5]) or "nothing"
-        elsewhere = f"not in the trash of {runs_dir} (--runs-dir names another folder), which has"
-        raise UsageError(f"{name}: {f'{len(matches)} match; give more of the name' if matches else elsewhere}: {known}")
+        place = f"the trash of {runs_dir} (--runs-dir names another folder)"
+        raise UsageError(f"{name}: {len(matches) or 'nothing'} in {place} has this name; `restore` lists it")
     return matches[0]
 
 
