@@ -17,11 +17,7 @@ from mnist_lab.sweeps.process import SWEEP_PROCESS
 
 
 def expand_resume(line: CommandLine, *, is_sweep: bool) -> CommandLine:
-    """Return a command line whose resume=RUN is expanded: the run's own overrides, then the new ones.
-
-    The run's folder and its checkpoint follow them. The result expands to itself, since the processes that Lightning
-    starts for ddp expand it once more.
-    """
+    """Expand resume=RUN: the run's own overrides, the new ones, then the run's folder and its checkpoint."""
     settings = _by_key(line.overrides)
     wanted = override_text(settings.get("resume", "resume="))
     if wanted in ("", "null"):
@@ -54,6 +50,7 @@ def expand_resume(line: CommandLine, *, is_sweep: bool) -> CommandLine:
     if "runs_dir" not in settings and not run.folder.absolute().is_relative_to(Path(runs_dir).absolute()):
         merged.pop("runs_dir", None)  # The run was moved, or comes from somebody else.
     merged["hydra.run.dir"] = f"hydra.run.dir={quote_path(run.folder)}"
+    # This expands to itself, since the processes that Lightning starts for ddp expand it once more.
     return CommandLine((*merged.values(), f"resume={quote_path(checkpoint)}"), config_dir, config_name)
 
 

@@ -81,10 +81,7 @@ def compose(*overrides: str, config_dir: str | None = None, config_name: str = "
 def compose_job(
     line: CommandLine, *, is_sweep: bool = False, folder: Path | None = None, number: int | None = None
 ) -> tuple[DictConfig, HydraSettings]:
-    """Compose a job, and return its resolved configuration and Hydra's settings.
-
-    Without a folder, hydra.run.dir sets the run folder. The number counts the jobs of the sweep.
-    """
+    """Compose a job, in a folder or else in hydra.run.dir, and return its configuration and Hydra's settings."""
     reject_overrides(line.overrides, is_sweep=is_sweep)
     if line.config_dir is not None and not Path(line.config_dir).is_dir():
         raise UsageError(f"--config-dir={line.config_dir}: folder not found")

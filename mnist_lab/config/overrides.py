@@ -51,10 +51,7 @@ PATHS = re.compile(r"""(?:^|(?<=,))\s*('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|(?:\$
 
 
 def compose_with_hydra(overrides: Sequence[str], config_name: str, *, is_sweep: bool) -> DictConfig:
-    """Compose Hydra's whole configuration within `composer`, with the first of the values that a sweep gives a key.
-
-    A setting that its class takes needs no +.
-    """
+    """Compose Hydra's whole configuration within `composer`, with the first of the values that a sweep gives a key."""
     parsed = [parse_override(override) for override in overrides]
     for override in parsed:
         _reject_unknown_choice(override)
@@ -147,19 +144,17 @@ def override_text(override: str) -> str:
 
 
 def quote_paths(overrides: Iterable[str], *, is_sweep: bool = False) -> list[str]:
-    """Return typed overrides in Hydra's grammar: paths are quoted where they need it, and ~ is expanded.
-
-    In a sweep a comma separates paths. Values that are quoted already, interpolations and null stay as they are.
-    """
-    return [_quote_paths(override, is_sweep=is_sweep) for override in overrides]
-
-
-def _quote_paths(override: str, *, is_sweep: bool) -> str:
-    key, _, text = override.partition("=")
-    is_function = is_sweep and re.fullmatch(r"\w+\(.*\)", text)  # Hydra has choice() and others.
-    if not text or is_function or not PATH_KEYS.fullmatch(key.lstrip("+")):
-        return override
-    return f"{key}={','.join(map(_quote_path, PATHS.findall(text) if is_sweep else [text]))}"
+    """Return typed overrides in Hydra's grammar: ~ is expanded, and paths, between commas in a sweep, are quoted."""
+    quoted = []
+    for override in overrides:
+        key, _, text = override.partition("=")
+        is_function = is_sweep and re.fullmatch(r"\w+\(.*\)", text)  # Hydra has choice() and others.
+        if text and not is_function and PATH_KEYS.fullmatch(key.lstrip("+")):
+            paths = PATHS.findall(text) if is_sweep else [text]
+            quoted.append(f"{key}={','.join(map(_quote_path, paths))}")
+        else:
+            quoted.append(override)
+    return quoted
 
 
 def _quote_path(text: str) -> str:

@@ -87,16 +87,13 @@ def _reject_large(text: str) -> None:
 
 
 def _disarm(node: Any, plain: Any, path: str = "") -> None:
-    """Make a loaded configuration harmless: turn interpolations into text, and let this version say where data are.
-
-    An interpolation in PATHS stays one. Nothing is downloaded into a folder that the run names.
-    """
+    """Turn a loaded configuration's interpolations into text, but for PATHS, and let this version say where data are."""
     for name, value in list(plain.items()) if isinstance(plain, dict) else list(enumerate(plain)):
         if isinstance(plain, dict) and not isinstance(name, str):
             raise ValueError(f"the key {name} is not text")
         key = f"{path}{name}"
         if key == "data.root" and value is not None:
-            node["download"] = False
+            node["download"] = False  # Nothing is downloaded into a folder that the run names.
         if path.startswith("data.") and name in ORIGIN and (name != "folders" or "sha256" in plain):
             node[name] = _known_origins().get(str(plain.get("name")), ORIGIN)[name]
         elif isinstance(value, dict | list):

@@ -78,10 +78,7 @@ class ArrayFile(OwnImages):
         return Decoded({split: (to_bytes(images[split], scale), numbers[split]) for split in pairs}, classes, notes)
 
     def read_more(self, path: Path, classes: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return the images, (N, H, W), in a file of the same form, and their labels, (N,), if it has any.
-
-        Of a file with several sets, these are the test images.
-        """
+        """Return the images, (N, H, W), of a file of the same form or of its test set, and labels, (N,), or None."""
         with explain(f"{path}: "):
             files = find_files(path)
             max_bytes = limit_memory(files)
@@ -99,10 +96,7 @@ class ArrayFile(OwnImages):
         return {kind: str(name) for kind in ("images", "labels") if (name := getattr(self, kind)) is not None}
 
     def _find_sets(self, arrays: Arrays, *, must_have_labels: bool = True) -> dict[str, Pair]:
-        """Return the names of the arrays of each set, such as train_images and y_train.
-
-        A name that is given, such as Y_train, stands for those of other sets, too, such as Y_test.
-        """
+        """Return the names of the arrays of each set; a given name, such as Y_train, stands for Y_test, too."""
         given = {kind: split_name(name)[1] for kind, name in self._given.items()}
         if not must_have_labels:  # The file may be another one than was trained on.
             given = {kind: rest for kind, rest in given.items() if rest in {split_name(name)[1] for name in arrays}}

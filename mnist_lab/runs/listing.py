@@ -1,7 +1,4 @@
-"""List runs as rows for `ls` and `compare`, one for each run or for all seeds of the same settings.
-
-Imports neither torch nor Hydra.
-"""
+"""List runs as rows, one for each run or for all seeds of the same settings; imports neither torch nor Hydra."""
 
 import contextlib
 import math

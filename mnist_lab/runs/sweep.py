@@ -205,10 +205,7 @@ def id_of_folder(name: str) -> str:
 
 
 def read_job(folder: Path, planned: tuple[str, ...] | None = None) -> Job:
-    """Read the job in a folder, with the overrides that its sweep has planned, or else with the recorded ones.
-
-    A job with a damaged record counts as killed, so that the next start of the sweep runs it again.
-    """
+    """Read a job from its folder, with its planned overrides or else the recorded ones; a damaged one is killed."""
     run = Run(folder)
     stamp = (_modified(run.job_path), _modified(run.record_path), planned)
     known_stamp, job = _done_jobs.get(folder.absolute(), (None, None))
