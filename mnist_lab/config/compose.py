@@ -86,11 +86,23 @@ def compose_job(
     if line.config_dir is not None and not Path(line.config_dir).is_dir():
         raise UsageError(f"--config-dir={line.config_dir}: folder not found")
     with composer(line.config_dir):
-        config = compose_with_hydra(line.overrides, line.config_name, is_sweep=is_sweep)
+        config = compose_with_hydra(line.overrides, line.config_name, is_argument, is_sweep=is_sweep)
         try:
             return _resolve_job(config, line, is_sweep=is_sweep, folder=folder, number=number)
         except OmegaConfBaseException as error:
             raise explain_composition_error(error, [parse_override(each) for each in line.overrides]) from error
+
+
+def is_argument(target: str, key: str) -> bool:
+    """Return whether a class, by its dotted name, has the argument that a key ends with."""
+    from mnist_lab.config.targets import find_class  # These import torch, which few command lines need.
+    from mnist_lab.config.validate import parameter_types
+
+    group, _, name = key.rpartition(".")
+    try:
+        return name in parameter_types(find_class(target, group))
+    except UsageError:
+        return False
 
 
 def _resolve_job(
@@ -125,13 +137,11 @@ def reject_overrides(overrides: Sequence[str], *, is_sweep: bool = False) -> Non
     """Raise UsageError for an override that is derived from others, or needs a sweep or a package that is missing."""
     for override in overrides:
         key, text = override_key(override), override_text(override)
-        if key == "name":
-            raise UsageError(f"{shorten(override)}: is derived from model=...; sweep=NAME names a sweep")
         if WITHOUT_EFFECT.match(key):
             reason = "has no effect, since the lab runs the jobs; docs/guides/sweeps.md has a list"
             raise UsageError(f"{shorten(override)}: {reason}")
         if key in DERIVED_KEYS:
-            raise UsageError(f"{shorten(override)}: is derived; set hydra.run.dir to choose the run folder")
+            raise UsageError(f"{shorten(override)}: is derived; set model, sweep or hydra.run.dir instead")
         if key in SWEEP_ONLY_KEYS and not is_sweep:
             raise UsageError(f"{shorten(override)}: only valid in a sweep; add -m")
         if key == "sweep" and not (re.fullmatch(r"[\w.,=+-]+", text) and text.strip(".")):

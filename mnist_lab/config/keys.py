@@ -34,10 +34,12 @@ OWN_ARGUMENTS = {
     "data.seed": "it is the run's: seed=N",
     "data.image_size": "it is the network's own",
     "scheduler.steps_per_epoch": "it follows from the data",
+    "trainer.use_distributed_sampler": "each process always gets its share of the images",
+    "trainer.reload_dataloaders_every_n_epochs": "the images stay in memory",
+    "trainer.limit_predict_batches": "nothing is predicted",
+    "trainer.enable_autolog_hparams": "config.yaml has the settings",
+    "trainer.model_registry": "checkpoints are in the run folder",
 }
-WITHOUT_EFFECT = ("use_distributed_sampler", "reload_dataloaders_every_n_epochs", "limit_predict_batches")
-WITHOUT_EFFECT += ("enable_autolog_hparams", "model_registry")
-OWN_ARGUMENTS |= dict.fromkeys((f"trainer.{name}" for name in WITHOUT_EFFECT), "it has no effect here")
 # The values of these keys are paths and names, which are taken as they are typed.
 PATH_KEYS = re.compile(
     r"resume|init_from|runs_dir|sweep|data\.root|data\.source\.path|hydra\.(run|sweep)\.dir"

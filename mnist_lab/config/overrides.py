@@ -3,7 +3,7 @@
 import difflib
 import glob
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cache
 from itertools import chain, islice
 from pathlib import Path
@@ -50,7 +50,9 @@ COMPOSITION_ERRORS = (*PARSE_ERRORS, OmegaConfBaseException, YAMLError, OSError)
 PATHS = re.compile(r"""(?:^|(?<=,))\s*('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|(?:\$\{[^}]*\}|[^,])*)(?=,|$)""")
 
 
-def compose_with_hydra(overrides: Sequence[str], config_name: str, *, is_sweep: bool) -> DictConfig:
+def compose_with_hydra(
+    overrides: Sequence[str], config_name: str, is_argument: Callable[[str, str], bool], *, is_sweep: bool
+) -> DictConfig:
     """Compose Hydra's whole configuration within `composer`, with the first of the values that a sweep gives a key."""
     parsed = [parse_override(override) for override in overrides]
     for override in parsed:
@@ -62,13 +64,13 @@ def compose_with_hydra(overrides: Sequence[str], config_name: str, *, is_sweep: 
         try:
             return hydra.compose(config_name, [*map(_first_value, parsed), *mode], return_hydra_config=True)
         except ConfigCompositionException:
-            parsed = _correct_plus(parsed)
+            parsed = _correct_plus(parsed, is_argument)
             return hydra.compose(config_name, [*map(_first_value, parsed), *mode], return_hydra_config=True)
     except COMPOSITION_ERRORS as error:
         raise explain_composition_error(error, parsed) from error
 
 
-def _correct_plus(overrides: Sequence[Override]) -> list[Override]:
+def _correct_plus(overrides: Sequence[Override], is_argument: Callable[[str, str], bool]) -> list[Override]:
     """Put a + before overrides of arguments that the configuration does not have yet, and take it from the others."""
     known = _known_keys(overrides)
     typed = {each.key_or_group: each.value() for each in overrides if each.key_or_group.endswith("._target_")}
@@ -78,7 +80,7 @@ def _correct_plus(overrides: Sequence[Override]) -> list[Override]:
         if name == "_target_":
             return is_addable(group) or re.fullmatch(r"(callbacks|logger)\.\w+", group) is not None
         target = (known | typed).get(f"{group}._target_")
-        return isinstance(target, str) and _has_argument(target, key)
+        return isinstance(target, str) and is_argument(target, key)
 
     corrected = []
     for override in overrides:
@@ -89,18 +91,6 @@ def _correct_plus(overrides: Sequence[Override]) -> list[Override]:
             line = f"+{line}"
         corrected.append(parse_override(line))
     return corrected
-
-
-def _has_argument(target: str, key: str) -> bool:
-    """Return whether a class, by its dotted name, has the argument that a key ends with."""
-    from mnist_lab.config.targets import find_class  # These import torch, which few command lines need.
-    from mnist_lab.config.validate import parameter_types
-
-    group, _, name = key.rpartition(".")
-    try:
-        return name in parameter_types(find_class(target, group))
-    except UsageError:
-        return False
 
 
 def parse_override(override: str) -> Override:
@@ -228,18 +218,12 @@ def explain_unknown_setting(key: str, known: Collection[str]) -> str:
 def nearest_key(name: str, known: Collection[str]) -> str | None:
     """Return the known setting that a misspelt name most likely means, or None."""
     name = name.lower().replace("-", "_")
-    last_part = name.rsplit(".", 1)[-1]
-    if name in known:
-        return name
-    settings = [key for key in known if not key.startswith("hydra")]
-    terms = SYNONYMS | {key.rsplit(".", 1)[-1]: key for key in reversed(settings)}  # Of equal last parts, the first.
-    for term in (name, last_part):
-        if term in terms:
-            return terms[term]
-    near = difflib.get_close_matches(name, known if name.startswith("hydra") else settings, n=1, cutoff=0.75)
-    if near:
-        return near[0]
-    near = difflib.get_close_matches(last_part, terms, n=1, cutoff=0.75)
+    keys = [key for key in known if name.startswith("hydra") or not key.startswith("hydra")]
+    # Of equal last parts, the first one counts.
+    terms = SYNONYMS | {key.rsplit(".", 1)[-1]: key for key in reversed(keys)} | {key: key for key in keys}
+    words = (name, name.rsplit(".", 1)[-1])
+    near = [word for word in words if word in terms]
+    near += [match for word in words for match in difflib.get_close_matches(word, terms, n=1, cutoff=0.75)]
     return terms[near[0]] if near else None
 
 

@@ -87,7 +87,7 @@ def _reject_large(text: str) -> None:
 
 
 def _disarm(node: Any, plain: Any, path: str = "") -> None:
-    """Turn a loaded configuration's interpolations into text, but for PATHS, and let this version say where data are."""
+    """Turn a loaded configuration's interpolations into text, but for PATHS, and say anew where data are."""
     for name, value in list(plain.items()) if isinstance(plain, dict) else list(enumerate(plain)):
         if isinstance(plain, dict) and not isinstance(name, str):
             raise ValueError(f"the key {name} is not text")
