@@ -72,7 +72,7 @@ def find_named_runs(options: argparse.Namespace, names: Sequence[str], *, at_lea
     runs = [run for run, info in find_named_records(options, names).items() if info["status"] != RunState.DAMAGED]
     if len(runs) < at_least:
         what = " ".join(names) if options.where is None else f"--where={options.where!r}"
-        raise UsageError(f"{what}: {len(runs) or 'no'} undamaged run, and {at_least} or more are needed")
+        raise UsageError(f"{what}: finds {len(runs) or 'no'} run; {at_least} or more are needed")
     for run in runs:
         if run.weights and not options.checkpoints:
             raise UsageError(f"{run.weights}: a checkpoint, which only test and predict take; name its run, {run}")
