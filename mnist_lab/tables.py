@@ -104,10 +104,15 @@ def _fit(widths: dict[str, int], columns: float, cut: str, drop: Sequence[str]) 
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], form: str) -> None:
-    """Print rows as "json", a list of objects, or as "csv", where a list is in JSON and nothing stands for null."""
+    """Print rows as "json", a list of objects, or as "csv"."""
     if form == "json":
         print_lines(*json.dumps(rows, indent=2).replace("\x7f", "\\u007f").split("\n"))
-        return
+    else:
+        print_lines(*csv_text(rows).split("\n")[:-1])
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows as CSV, where a list is in JSON and nothing stands for null."""
     names = dict.fromkeys(name for row in rows for name in row)  # A run may have metrics of its own.
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -116,4 +121,4 @@ def print_rows(rows: Sequence[Mapping[str, Any]], form: str) -> None:
     for row in rows:
         values = [row.get(name, "") for name in names]
         writer.writerow(json.dumps(value) if isinstance(value, list | bool) else csv_value(value) for value in values)
-    print_lines(*file.getvalue().split("\n")[:-1])
+    return file.getvalue()
