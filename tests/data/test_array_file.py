@@ -176,9 +176,3 @@ def test_error_in_the_arrays_is_named_in_one_line(path: Path, arrays: dict[str, 
     with pytest.raises(UsageError, match=message) as caught:
         source.load()
     assert str(caught.value).startswith(f"data.source.path={source.path}: ") and "\n" not in str(caught.value)
-
-
-def test_file_of_a_single_array_is_refused(tmp_path: Path) -> None:
-    np.save(tmp_path / "own.npy", IMAGES)
-    with pytest.raises(UsageError, match=r"holds own \(20, 28, 28\); say which have"):
-        ArrayFile(path=str(tmp_path / "own.npy")).load()
