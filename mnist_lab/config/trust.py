@@ -23,13 +23,12 @@ from mnist_lab.config import conf_dir
 from mnist_lab.config.keys import ADDED_KEYS
 from mnist_lab.config.settings import to_plain, walk
 from mnist_lab.errors import UsageError
-from mnist_lab.files import read_text
 from mnist_lab.formatting import HIDDEN
 
 UNREADABLE = (OSError, ValueError, ArithmeticError, TypeError, RecursionError, yaml.YAMLError, OmegaConfBaseException)
 RECORDS = ("run.json", "sweep.json", "reproduce.json")  # They mark the folders of runs, sweeps and reproductions.
 # A larger configuration is refused, and so is one with a longer value.
-MAX_BYTES, MAX_VALUES, MAX_DEPTH, MAX_LENGTH = 1_000_000, 20_000, 50, 50_000
+MAX_CHARACTERS, MAX_VALUES, MAX_DEPTH, MAX_LENGTH = 1_000_000, 20_000, 50, 50_000
 MAX_INTERPOLATIONS, MAX_INTERPOLATION_LENGTH = 20, 1000
 MAX_FOLDERS = 20_000  # A folder with more is not searched for runs, and counts as one that has them.
 PATHS = ("data.root", "data.source.path")  # Variables of the environment are resolved only in these.
@@ -46,7 +45,10 @@ ORIGIN: dict[str, Any] = {"mirrors": None, "package": None, "folders": []}  # No
 def load_config(path: Path) -> DictConfig:
     """Load a run's config.yaml; its interpolations become text, except variables of the environment in PATHS."""
     try:
-        text = read_text(path, MAX_BYTES)
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise ValueError("it is not a file of the run folder")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MAX_CHARACTERS + 1)
         _reject_large(text)
         cfg = OmegaConf.load(io.StringIO(text))
         if not isinstance(cfg, DictConfig) or not cfg:
@@ -68,6 +70,8 @@ def load_config(path: Path) -> DictConfig:
 
 def _reject_large(text: str) -> None:
     """Raise ValueError for YAML that takes long to load, or that would grow when it is resolved."""
+    if len(text) > MAX_CHARACTERS:
+        raise ValueError(f"it has more than {MAX_CHARACTERS:,} characters")
     depth = interpolations = 0
     for number, event in enumerate(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))):
         if isinstance(event, yaml.AliasEvent):

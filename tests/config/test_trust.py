@@ -277,7 +277,7 @@ def test_published_results_that_are_no_curves_are_left_out(evil: Run, published:
 def test_configuration_that_is_no_file_is_refused(command: Command, evil: Run, make: Callable[[Path], None]) -> None:
     evil.config_path.unlink()
     make(evil.config_path)
-    assert_refused(read(command, "test"), "not a run's configuration")
+    assert_refused(read(command, "test"), "not a file of the run folder")
 
 
 UNTRUSTED = [
