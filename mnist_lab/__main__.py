@@ -20,8 +20,7 @@ def program() -> None:
     """Run the command line in sys.argv as the whole of this process."""
     keep_freed_memory()
     with exit_before_teardown():
-        if os.name == "posix":
-            protect_streams()
+        protect_streams()
         plain = warnings.formatwarning
         warnings.formatwarning = lambda *args, **settings: printable_lines(plain(*args, **settings))
         main()
@@ -54,7 +53,7 @@ def _main() -> None:
     if name in COMMANDS:
         del arguments[0]
     elif re.fullmatch(r"\w[\w-]*", name):
-        raise unknown_command(name, arguments[1:])
+        raise unknown_command(name)
     else:
         name = "train"
     if name == "train" and "query=bash" in arguments:

@@ -60,10 +60,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def exit_on_user_error(*, is_first_process: bool = True) -> Iterator[None]:
-    """Turn a LabError or a full disk into one line on stderr and an exit status; HYDRA_FULL_ERROR=1 adds the traceback.
-
-    An error that all processes of a run meet is printed by the first.
-    """
+    """Turn a LabError or a full disk into one line on stderr, from the first process of a run, and an exit status."""
     shows_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
         yield

@@ -61,8 +61,6 @@ def read_text(path: Path, most: int = MAX_TEXT, errors: str = "strict") -> str:
 
 def sync(path: Path) -> None:
     """Write a file's content or a folder's names to the disk, so that a power failure does not lose them."""
-    if path.is_dir() and not hasattr(os, "O_DIRECTORY"):
-        return  # Windows cannot open folders.
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)

@@ -52,8 +52,7 @@ def table_lines(
 
     The columns in `left` are of words, the others of numbers, which end at the right. In a terminal that is too narrow,
     column `cut` loses the middle of its texts, or with `wrap`, as the last, continues on further lines. The columns in
-    `drop` are left out, the first one first, and if that is not enough, the widest lose their middle. Elsewhere, and in
-    a wide terminal, nothing is changed.
+    `drop` are left out, the first one first, and if that is not enough, the widest lose their middle.
     """
     rows = [[*map(printable, row)] for row in (heads, *rows)]
     widths = {head: max(map(len, column)) for head, *column in zip(heads, *rows, strict=True)}
@@ -105,10 +104,15 @@ def _fit(widths: dict[str, int], columns: float, cut: str, drop: Sequence[str]) 
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], form: str) -> None:
-    """Print rows as "json", a list of objects, or as "csv", where a list is in JSON and nothing stands for null."""
+    """Print rows as "json", a list of objects, or as "csv"."""
     if form == "json":
         print_lines(*json.dumps(rows, indent=2).replace("\x7f", "\\u007f").split("\n"))
-        return
+    else:
+        print_lines(*csv_text(rows).split("\n")[:-1])
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows as CSV, where a list is in JSON and nothing stands for null."""
     names = dict.fromkeys(name for row in rows for name in row)  # A run may have metrics of its own.
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -117,4 +121,4 @@ def print_rows(rows: Sequence[Mapping[str, Any]], form: str) -> None:
     for row in rows:
         values = [row.get(name, "") for name in names]
         writer.writerow(json.dumps(value) if isinstance(value, list | bool) else csv_value(value) for value in values)
-    print_lines(*file.getvalue().split("\n")[:-1])
+    return file.getvalue()

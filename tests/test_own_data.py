@@ -151,8 +151,7 @@ def test_data_are_described_before_training_and_by_check(command: Command, folde
         "class   training  validation  test\n",
         "circle        20          20     0\n",
         "all           60          60    40\n",
-        "left out because hidden: 1 (training/cross/.cache)\n",
-        "left out because not an image: 1 (notes.txt)\n",
+        "left out because hidden, a link, no image, or in no class's folder: 2 (notes.txt, training/cross/.cache)\n",
         "the data have a validation set of their own; data.val_size=0 leaves it out",
     ):
         assert line in outcome.out, line

@@ -16,7 +16,7 @@ def tag(arguments: list[str]) -> None:
         raise UsageError("--remove: name the tags to remove")
     for run in runs:
         if tags:
-            tag_run(run, **{"remove" if options.remove else "add": tags})
+            tag_run(run, tags, remove=options.remove)
         print_lines(f"{run}: {' '.join(read_annotations(run)['tags']) or 'no tag'}")
 
 

@@ -3,7 +3,6 @@
 import difflib
 import re
 import textwrap
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -67,6 +66,7 @@ COMMANDS = {
 
 # Other programs have these names for the commands.
 SYNONYMS = {"fit": "train", "run": "train", "eval": "test", "evaluate": "test", "list": "ls", "remove": "rm"}
+SYNONYMS |= {"resume": "resume=RUN", "sweep": "-m"}
 HELP = """\
 mnist_lab: train, test and compare five published tutorials' networks on MNIST.
 
@@ -134,22 +134,10 @@ def _describe(name: str) -> str:
     return first + textwrap.fill(COMMANDS[name].summary, 54).replace("\n", f"\n{indent}")
 
 
-def unknown_command(name: str, rest: Sequence[str]) -> UsageError:
-    """Return the error of an unknown command, with the nearest known one, or the nearest setting."""
-    from mnist_lab.config.compose import compose  # This and the import below need Hydra.
-    from mnist_lab.config.overrides import dotted_keys, nearest_key
-
-    keys, value = dotted_keys(compose()), next((word for word in rest if word != "="), "VALUE")
-    if name == "sweep":
-        hint = "-m runs a sweep: python -m mnist_lab -m KEY=VALUE,VALUE"
-    elif name not in keys and (
-        matches := [SYNONYMS[name]] if name in SYNONYMS else difflib.get_close_matches(name, COMMANDS, n=1)
-    ):
-        hint = f"did you mean {matches[0]}?"
-    elif key := nearest_key(name, keys):
-        hint = f"did you mean {key}={value}?"
-    else:
-        hint = f"choose from {', '.join(COMMANDS)}"
+def unknown_command(name: str) -> UsageError:
+    """Return the error of an unknown command, with the one that it may mean."""
+    meant = [SYNONYMS[name]] if name in SYNONYMS else difflib.get_close_matches(name, COMMANDS, n=1)
+    hint = f"did you mean {meant[0]}?" if meant else f"choose from {', '.join(COMMANDS)}, or write KEY=VALUE"
     return UsageError(f"{name}: unknown command; {hint} (see --help)")
 
 

@@ -1,7 +1,4 @@
-"""`python -m mnist_lab ls`: the runs below a folder, one line each, or one line for all seeds of the same settings.
-
-It imports neither torch nor Lightning, whose import takes longer than a list of a thousand runs.
-"""
+"""`python -m mnist_lab ls`: list runs, or all seeds of the same settings together, quickly, without torch."""
 
 import sys
 from collections import Counter

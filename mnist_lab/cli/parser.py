@@ -70,12 +70,9 @@ def find_named_runs(options: argparse.Namespace, names: Sequence[str], *, at_lea
     if options.where is None and not names:
         raise UsageError("name a run, or give --where")
     runs = [run for run, info in find_named_records(options, names).items() if info["status"] != RunState.DAMAGED]
-    if len(runs) < at_least and options.where is not None:
-        needed = f"; {at_least} are needed" if runs else ""
-        raise UsageError(f"--where={options.where!r}: holds for {len(runs) or 'no'} run{needed}")
     if len(runs) < at_least:
-        few = "names one run; give two or more, or a folder that holds them" if runs else "every record is damaged"
-        raise UsageError(f"{' '.join(names)}: {few}")
+        what = " ".join(names) if options.where is None else f"--where={options.where!r}"
+        raise UsageError(f"{what}: finds {len(runs) or 'no'} run; {at_least} or more are needed")
     for run in runs:
         if run.weights and not options.checkpoints:
             raise UsageError(f"{run.weights}: a checkpoint, which only test and predict take; name its run, {run}")

@@ -1,7 +1,4 @@
-"""`python -m mnist_lab predict RUN IMAGE...`: recognise the digits, or a run's other classes, in your own images.
-
-A row of digits is read as a number. RUN may be a folder of runs, each of which answers.
-"""
+"""`python -m mnist_lab predict RUN IMAGE...`: recognise numbers, or a run's other classes, in your own images."""
 
 from __future__ import annotations
 

@@ -14,7 +14,6 @@ from mnist_lab.tables import print_rows, print_table
 def main(arguments: list[str]) -> None:
     parser = CommandParser("presets")
     parser.add_argument("words", metavar="cp NAME DIR", nargs="*", help="copy a preset into a folder of your own")
-    parser.add_argument("--as", dest="new_name", metavar="NEW", help="the copy's name (default: my_NAME)")
     parser.add_argument("--config-dir", help="a folder with your own presets")
     parser.add_forms()
     options = parser.parse_intermixed_args(arguments)
@@ -22,7 +21,7 @@ def main(arguments: list[str]) -> None:
         if options.words[0] != "cp" or len(options.words) != 3:
             raise UsageError(f"presets {' '.join(options.words)}: write presets, or presets cp NAME DIR")
         _, name, folder = options.words
-        path = copy_preset(name, Path(folder), options.new_name or f"my_{name}", options.config_dir)
+        path = copy_preset(name, Path(folder), options.config_dir)
         command = format_command(["--config-dir", folder, f"experiment={path.stem}"])
         print_lines(f"written: {display_path(path)}", f"to train it: {command}")
         return
@@ -37,16 +36,14 @@ def main(arguments: list[str]) -> None:
         print_table(heads, cells, left=("preset", "for"), cut="for", wrap=True)
 
 
-def copy_preset(name: str, folder: Path, new_name: str, config_dir: str | None = None) -> Path:
-    """Copy a preset into a folder for --config-dir, under a new name, and return the new file."""
+def copy_preset(name: str, folder: Path, config_dir: str | None) -> Path:
+    """Copy a preset into a folder for --config-dir, as my_NAME, and return the new file."""
     presets = {preset.name: preset for preset in find_presets(config_dir)}
     if name not in presets:
         raise UsageError(f"{name}: unknown preset; choose from {', '.join(presets)}")
-    path = folder / "experiment" / f"{new_name}.yaml"
-    if new_name in presets or path.exists():
-        raise UsageError(f"--as={new_name}: the name is taken; choose another")
-    if not re.fullmatch(r"\w[\w-]*", new_name):
-        raise UsageError(f"--as={new_name}: a name consists of letters, digits, _ and -")
+    path = folder / "experiment" / f"my_{name}.yaml"
+    if path.exists():
+        raise UsageError(f"{display_path(path)}: exists already; rename it")
     text = presets[name].path.read_text(encoding="utf-8")
     settings = re.sub(r"\A(#.*\n)*", "", text)
     with user_output(path, display_path(path)) as partial:

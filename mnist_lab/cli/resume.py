@@ -1,51 +1,44 @@
 """resume=RUN|latest|auto|CHECKPOINT: build the command line that continues a run from its record."""
 
 import os
-from itertools import pairwise
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
-from mnist_lab.config.compose import CommandLine, compose_job, config_options
+from mnist_lab.config.compose import CommandLine
 from mnist_lab.config.overrides import known_overrides, override_key, override_text, quote_path
-from mnist_lab.config.trust import reject_composed, reject_config_dir, reject_untrusted
+from mnist_lab.config.trust import reject_config_dir, reject_untrusted
 from mnist_lab.errors import UsageError
 from mnist_lab.files import is_whole
-from mnist_lab.formatting import display_path, print_warning
+from mnist_lab.formatting import print_warning
 from mnist_lab.runs.run import Run, find_folder
 from mnist_lab.runs.sweep import Sweep
 from mnist_lab.sweeps.process import SWEEP_PROCESS
 
 
-def expand_resume(options: list[str], overrides: list[str]) -> tuple[list[str], list[str]]:
-    """Return the options and overrides for Hydra; with resume=RUN, these are the run's own, then the new ones.
-
-    The run's folder and its checkpoint follow them. The result expands to itself, since the processes that Lightning
-    starts for ddp expand it once more.
-    """
-    settings = _by_key(overrides)
+def expand_resume(line: CommandLine, *, is_sweep: bool) -> CommandLine:
+    """Expand resume=RUN: the run's own overrides, the new ones, then the run's folder and its checkpoint."""
+    settings = _by_key(line.overrides)
     wanted = override_text(settings.get("resume", "resume="))
     if wanted in ("", "null"):
-        return options, overrides
+        return line
     del settings["resume"]
-    if "-m" in options:
+    if is_sweep:
         raise UsageError(f"resume={wanted}: one run at a time; leave out -m")
     runs_dir = override_text(settings.get("runs_dir", "runs_dir=runs"))
     if wanted == "auto":
         newest = [run for run in Run.below(runs_dir, jobs=False) if not run.info["members"]][-1:]
         if not any(run.checkpoint("last") for run in newest):
-            return options, list(settings.values())
+            return replace(line, overrides=tuple(settings.values()))
         wanted = str(newest[0].folder)
     run, checkpoint = _find_checkpoint(wanted, runs_dir)
     reject_sweep_job(run, wanted)
     info = run.info
     reject_untrusted(run.record_path, info["overrides"], settings)
-    recorded_dir = None if "--config-dir" in options else info["config_dir"]
-    if recorded_dir:
-        reject_config_dir(run.record_path, Path(recorded_dir))
-        options = [*options, "--config-dir", recorded_dir]
-    if "--config-name" not in options:
-        options = [*options, *config_options(None, info["config_name"])]
-    values = dict(pairwise(options))
-    config_dir = values.get("--config-dir")
+    config_dir = line.config_dir or info["config_dir"]
+    if config_dir and not line.config_dir:
+        reject_config_dir(run.record_path, Path(config_dir))
+    config_name = line.config_name if line.config_name != "train" else info["config_name"] or "train"
     recorded = _by_key(known_overrides(info["overrides"], config_dir))
     init_from = settings.get("init_from")
     if init_from not in (None, recorded.get("init_from")):
@@ -57,13 +50,11 @@ def expand_resume(options: list[str], overrides: list[str]) -> tuple[list[str], 
     if "runs_dir" not in settings and not run.folder.absolute().is_relative_to(Path(runs_dir).absolute()):
         merged.pop("runs_dir", None)  # The run was moved, or comes from somebody else.
     merged["hydra.run.dir"] = f"hydra.run.dir={quote_path(run.folder)}"
-    if recorded_dir:
-        line = CommandLine(tuple(merged.values()), config_dir, values.get("--config-name", "train"))
-        reject_composed(run.record_path, compose_job(line, folder=run.folder)[0], settings)
-    return options, [*merged.values(), f"resume={quote_path(checkpoint)}"]
+    # This expands to itself, since the processes that Lightning starts for ddp expand it once more.
+    return CommandLine((*merged.values(), f"resume={quote_path(checkpoint)}"), config_dir, config_name)
 
 
-def _by_key(overrides: list[str]) -> dict[str, str]:
+def _by_key(overrides: Iterable[str]) -> dict[str, str]:
     """Return overrides by their keys; the last one of a key counts."""
     return {override_key(override): override for override in overrides}
 
@@ -84,12 +75,8 @@ def reject_sweep_job(run: Run, wanted: str) -> None:
     """Raise UsageError for a job of a sweep unless its sweep resumes it, since the sweep's results would change."""
     sweep = Sweep(run.folder.absolute().parent)
     if sweep.exists and SWEEP_PROCESS not in os.environ:
-        checkpoint = run.newest_whole_checkpoint()
-        instead = f"; init_from={display_path(checkpoint)} starts a new run from its weights" if checkpoint else ""
-        raise UsageError(
-            f"resume={wanted}: a job of the sweep {sweep.folder.name}, which continues with "
-            f"{sweep.record['command']}{instead}"
-        )
+        how = f"{sweep.record['command']}; init_from=CHECKPOINT starts a new run from its weights"
+        raise UsageError(f"resume={wanted}: a job of the sweep {sweep.folder.name}, which continues with {how}")
 
 
 def _find_checkpoint(wanted: str, runs_dir: str) -> tuple[Run, Path]:

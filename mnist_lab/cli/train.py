@@ -1,23 +1,23 @@
 """`python -m mnist_lab [train] OPTIONS OVERRIDES`: train a network, run a sweep (-m), or describe either (--check)."""
 
-import difflib
+import argparse
 import logging
 import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
+from dataclasses import replace
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from mnist_lab.cli.parser import CommandParser
 from mnist_lab.cli.resume import expand_resume
-from mnist_lab.config.compose import CommandLine, compose, compose_job, config_options
+from mnist_lab.config.compose import CommandLine, compose_job, config_options
 from mnist_lab.config.distributed import rank, share_run_folder
 from mnist_lab.config.hydra_aside import show
-from mnist_lab.config.overrides import dotted_keys, nearest_key, quote_path, quote_paths, without_keys
+from mnist_lab.config.overrides import quote_path, quote_paths, without_keys
 from mnist_lab.errors import DISK_FULL, UsageError
 from mnist_lab.formatting import display_path, format_count, format_duration, print_lines, shorten
 from mnist_lab.runs.listing import seconds_an_epoch
@@ -29,11 +29,7 @@ from mnist_lab.sweeps.plan import Plan, combine_overrides
 from mnist_lab.sweeps.process import SWEEP_PROCESS, end_with_parent, import_torch
 from mnist_lab.sweeps.sweep import run_sweep
 
-SHOWN = {"--cfg", "--info", "--hydra-help", "--shell-completion"}  # options of Hydra's own application
-OPTIONS = (
-    *("--help", "--version", "--check", "--multirun", "--detach", "--cfg", "--info", "--config-dir", "--config-name"),
-    "--hydra-help",
-)
+SHOWN = ("cfg", "info", "hydra_help", "shell_completion")  # Hydra's own application answers these options.
 
 
 def main(arguments: list[str]) -> None:
@@ -41,18 +37,18 @@ def main(arguments: list[str]) -> None:
     StandardStream.outlives_reader = True
     if SWEEP_PROCESS in os.environ and "LOCAL_RANK" not in os.environ:  # This is the first process of a sweep's job.
         end_with_parent(int(os.environ[SWEEP_PROCESS]))
-    options, overrides = split_arguments(arguments)
-    is_sweep = bool({"-m", "hydra.mode=MULTIRUN"} & {*options, *overrides})
-    options, overrides = expand_resume(options, quote_paths(overrides, is_sweep=is_sweep))
-    overrides = share_run_folder(overrides, sweep=is_sweep)
-    values = dict(pairwise(options))
-    config_dir, config_name = values.get("--config-dir"), values.get("--config-name", "train")
-    line = CommandLine(tuple(overrides), config_dir, config_name)
-    if SHOWN & set(options):
-        if not {"--shell-completion", "--hydra-help"} & set(options):
+    options = split_arguments(arguments)
+    is_sweep = options.multirun or "hydra.mode=MULTIRUN" in options.overrides
+    typed = quote_paths([*options.overrides, *["detach=true"] * options.detach], is_sweep=is_sweep)
+    line = expand_resume(CommandLine(tuple(typed), options.config_dir, options.config_name), is_sweep=is_sweep)
+    line = replace(line, overrides=tuple(share_run_folder([*line.overrides], sweep=is_sweep)))
+    if shown := next((name for name in SHOWN if getattr(options, name)), None):
+        if shown in ("cfg", "info"):
             compose_job(line, is_sweep=is_sweep)  # It reports errors in one line, Hydra in many.
-        show([*options, *overrides])
-    elif "--check" in options:
+        value = getattr(options, shown)
+        words = [f"--{shown.replace('_', '-')}", *([] if value is True else [value]), *["--resolve"] * options.resolve]
+        show([*words, *config_options(line.config_dir, line.config_name), *line.overrides])
+    elif options.check:
         check(line, is_sweep=is_sweep)
     elif is_sweep:
         run_sweep(Plan.of(line))
@@ -87,8 +83,8 @@ def set_arguments(line: CommandLine, folder: str) -> Iterator[None]:
         sys.argv = before
 
 
-def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Split a command line into Hydra's options and --check, each with its value, and the overrides."""
+def split_arguments(arguments: list[str]) -> argparse.Namespace:
+    """Split a command line into Hydra's options, --check and --detach, and the overrides."""
     parser = CommandParser("train", add_help=False)
     kinds = parser.add_mutually_exclusive_group()
     kinds.add_argument("--multirun", "-m", action="store_true")
@@ -99,33 +95,16 @@ def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
     kinds.add_argument("--hydra-help", action="store_true")
     for name in ("--check", "--detach", "--resolve"):
         parser.add_argument(name, action="store_true")
-    parser.add_argument("--config-name", "-cn")
+    parser.add_argument("--config-name", "-cn", default="train")
     parser.add_argument("--config-dir", "-cd")
     parser.add_argument("overrides", nargs="*")
-    values, unknown = parser.parse_known_intermixed_args(arguments)
+    options, unknown = parser.parse_known_intermixed_args(arguments)
     if unknown:
-        raise unknown_option(unknown[0], arguments)
-    if values.resolve and not values.cfg:
+        hint = "--help lists the options and the settings, which are written KEY=VALUE"
+        raise UsageError(f"{shorten(unknown[0])}: unknown option; {hint}")
+    if options.resolve and not options.cfg:
         raise UsageError("--resolve: only valid with --cfg")
-    overrides = [*values.overrides, *["detach=true"] * values.detach]
-    options = ["-m"] if values.multirun else []
-    for name, value in vars(values).items():
-        if name not in ("overrides", "detach", "multirun") and value not in (None, False):
-            options += [f"--{name.replace('_', '-')}", *([] if value is True else [value])]
-    return options, overrides
-
-
-def unknown_option(option: str, arguments: Sequence[str]) -> UsageError:
-    """Return the error for an unknown option, and suggest the nearest option or setting."""
-    name, equals, value = option.lstrip("-").partition("=")
-    if not equals:
-        value = next((word for word in arguments[arguments.index(option) + 1 :] if "=" not in word), "VALUE")
-    hint = "settings are written KEY=VALUE (--help lists them)"
-    if matches := difflib.get_close_matches(option.partition("=")[0], OPTIONS, n=1, cutoff=0.8):
-        hint = f"did you mean {matches[0]}?"
-    elif key := nearest_key(name, dotted_keys(compose())):
-        hint = f"did you mean {key}={value}?"
-    return UsageError(f"{shorten(option)}: unknown option; {hint}")
+    return options
 
 
 def check(line: CommandLine, *, is_sweep: bool) -> None:

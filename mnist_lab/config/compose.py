@@ -1,7 +1,7 @@
 """Compose a configuration with Hydra, once, and resolve it: what is validated and trained is what was composed."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -81,10 +81,7 @@ def compose(*overrides: str, config_dir: str | None = None, config_name: str = "
 def compose_job(
     line: CommandLine, *, is_sweep: bool = False, folder: Path | None = None, number: int | None = None
 ) -> tuple[DictConfig, HydraSettings]:
-    """Compose a job, and return its resolved configuration and Hydra's settings.
-
-    Without a folder, hydra.run.dir sets the run folder. The number counts the jobs of the sweep.
-    """
+    """Compose a job, in a folder or else in hydra.run.dir, and return its configuration and Hydra's settings."""
     reject_overrides(line.overrides, is_sweep=is_sweep)
     if line.config_dir is not None and not Path(line.config_dir).is_dir():
         raise UsageError(f"--config-dir={line.config_dir}: folder not found")
@@ -121,13 +118,8 @@ def _resolve_job(
         hydra.runtime.output_dir = str((folder or Path(hydra.run.dir)).absolute())
         sweeper: Any = OmegaConf.to_container(hydra.sweeper, resolve=True) if is_sweep else {}
         launcher: Any = OmegaConf.to_container(hydra.launcher, resolve=True) if is_sweep else {}
-        settings = HydraSettings(
-            choices=to_plain(hydra.runtime.choices),
-            sweep_dir=Path(hydra.sweep.dir),
-            sweeper=sweeper,
-            launcher=launcher,
-            log_name=hydra.job.name,
-        )
+        choices = to_plain(hydra.runtime.choices)
+        settings = HydraSettings(choices, Path(hydra.sweep.dir), sweeper, launcher, hydra.job.name)
         cfg.config_dir = line.config_dir and str(Path(line.config_dir).absolute())
         cfg.config_name = line.config_name
         cfg.overrides = to_plain(hydra.overrides.task)  # Hydra's own list cannot be written to.
@@ -145,13 +137,11 @@ def reject_overrides(overrides: Sequence[str], *, is_sweep: bool = False) -> Non
     """Raise UsageError for an override that is derived from others, or needs a sweep or a package that is missing."""
     for override in overrides:
         key, text = override_key(override), override_text(override)
-        if key == "name":
-            raise UsageError(f"{shorten(override)}: is derived from model=...; sweep=NAME names a sweep")
         if WITHOUT_EFFECT.match(key):
             reason = "has no effect, since the lab runs the jobs; docs/guides/sweeps.md has a list"
             raise UsageError(f"{shorten(override)}: {reason}")
         if key in DERIVED_KEYS:
-            raise UsageError(f"{shorten(override)}: is derived; set hydra.run.dir to choose the run folder")
+            raise UsageError(f"{shorten(override)}: is derived; set model, sweep or hydra.run.dir instead")
         if key in SWEEP_ONLY_KEYS and not is_sweep:
             raise UsageError(f"{shorten(override)}: only valid in a sweep; add -m")
         if key == "sweep" and not (re.fullmatch(r"[\w.,=+-]+", text) and text.strip(".")):
@@ -175,14 +165,12 @@ def model_name(choice: str, target: str) -> str:
     return choice
 
 
-def select_value(key: Any, values: Mapping[Any, Any], default: Any) -> Any:
-    """Return what ${select:KEY,{KEY:VALUE,...},DEFAULT} stands for; the key may be an Enum of Hydra's."""
-    return values.get(getattr(key, "name", key), default)
-
-
 OmegaConf.register_new_resolver("start_time", start_time, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("coalesce", lambda value, default: default if value is None else value, replace=True)
-OmegaConf.register_new_resolver("select", select_value, replace=True)
+# ${select:KEY,{KEY:VALUE,...},DEFAULT}; the key may be an Enum of Hydra's.
+OmegaConf.register_new_resolver(
+    "select", lambda key, values, default: values.get(getattr(key, "name", key), default), replace=True
+)
 OmegaConf.register_new_resolver("direction", lambda metric: direction(str(metric)), replace=True)
 OmegaConf.register_new_resolver("processes", local_processes, replace=True)
 OmegaConf.register_new_resolver("machines", machines, replace=True)

@@ -27,10 +27,7 @@ class LaunchedProcess:
 
 
 def launched_process() -> LaunchedProcess | None:
-    """Return this process as its launcher started it; None if it was started alone.
-
-    A batch script counts as started alone, and so does the only task of a step, such as a job of submitit.
-    """
+    """Return this process as its launcher started it; None if alone, as are a batch script and a job of submitit."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return LaunchedProcess(
             launcher="torchrun",
@@ -119,10 +116,7 @@ def _store() -> Any:
 
 
 def rendezvous() -> tuple[str, int]:
-    """Return the host and the port where launched processes meet: MASTER_ADDR and MASTER_PORT, which torchrun sets.
-
-    With srun, the default is the first machine of the step, and a port that follows from the numbers of job and step.
-    """
+    """Return the host and the port where launched processes meet: torchrun sets both, and srun's step implies them."""
     host, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
     if not host:
         slurm = import_module("lightning.fabric.plugins.environments").SLURMEnvironment

@@ -33,11 +33,8 @@ _RESOLVERS = ("now", "hydra", "python_version")
 
 @contextmanager
 def hydra_aside() -> Iterator[None]:
-    """Give the block a fresh Hydra, one thread at a time, and restore the former state afterwards.
-
-    Hydra has no public function for that, so this changes the private dictionaries of singletons and resolvers.
-    """
-    with _LOCK:
+    """Give the block a fresh Hydra, one thread at a time, and restore the former state afterwards."""
+    with _LOCK:  # Hydra has no public function for that, only the private dictionaries of singletons and resolvers.
         Plugins.instance()  # Installed plugins put their settings into the store now, and not later.
         singletons, resolvers = dict(Singleton._instances), dict(BaseContainer._resolvers)
         for singleton in _SINGLETONS:

@@ -42,7 +42,7 @@ OWN_ARGUMENTS = {
 }
 # The values of these keys are paths and names, which are taken as they are typed.
 PATH_KEYS = re.compile(
-    r"resume|init_from|runs_dir|sweep|data\.root|data\.source\.(path|folders)|hydra\.(run|sweep)\.dir"
+    r"resume|init_from|runs_dir|sweep|data\.root|data\.source\.path|hydra\.(run|sweep)\.dir"
     r"|hydra\.launcher\.submitit_folder|(callbacks|logger|trainer)\..*(dir|path|folder)"
 )
 # These keys may be null until the data are read. A run records their values, and keeps them on resume.

@@ -27,31 +27,17 @@ from mnist_lab.formatting import shorten
 
 # Other programs and papers use these terms for the settings.
 SYNONYMS = {
-    "steps": "trainer.max_steps",
     "batch": "data.batch_size",
-    "bs": "data.batch_size",
     "learning_rate": "optimizer.lr",
-    "wd": "optimizer.weight_decay",
-    "net": "model",
     "network": "model",
-    "arch": "model",
-    "architecture": "model",
     "dataset": "data",
     "data_dir": "data.root",
-    "validation_size": "data.val_size",
-    "opt": "optimizer",
-    "transform": "augmentation",
     "device": "trainer.accelerator",
     "gpu": "trainer.accelerator",
     "gpus": "trainer.devices",
-    "random_seed": "seed",
-    "checkpoint": "resume",
-    "ckpt": "resume",
     "ckpt_path": "resume",
-    "preset": "experiment",
     "output_dir": "hydra.run.dir",
     "gradient_clip_val": "trainer.gradient_clip_val",
-    "gradient_clip": "trainer.gradient_clip_val",
     "n_trials": "hydra.sweeper.n_trials",
 }
 # So are these for the choices of groups.
@@ -62,16 +48,12 @@ PARSE_ERRORS = (HydraException, RecursionError, ValueError, TypeError)
 COMPOSITION_ERRORS = (*PARSE_ERRORS, OmegaConfBaseException, YAMLError, OSError)
 # Paths between commas, each of which may be quoted.
 PATHS = re.compile(r"""(?:^|(?<=,))\s*('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|(?:\$\{[^}]*\}|[^,])*)(?=,|$)""")
-LIST_OF_PATHS = re.compile(r"[^=]*\.folders=\[.*\]")
 
 
 def compose_with_hydra(
-    overrides: Sequence[str], config_name: str, is_argument: Callable[[str, str], bool], *, is_sweep: bool = False
+    overrides: Sequence[str], config_name: str, is_argument: Callable[[str, str], bool], *, is_sweep: bool
 ) -> DictConfig:
-    """Compose Hydra's whole configuration within `composer`, with the first of the values that a sweep gives a key.
-
-    A setting that its class takes needs no +, which `is_argument` says for the class's name and the setting's key.
-    """
+    """Compose Hydra's whole configuration within `composer`, with the first of the values that a sweep gives a key."""
     parsed = [parse_override(override) for override in overrides]
     for override in parsed:
         _reject_unknown_choice(override)
@@ -152,21 +134,17 @@ def override_text(override: str) -> str:
 
 
 def quote_paths(overrides: Iterable[str], *, is_sweep: bool = False) -> list[str]:
-    """Return typed overrides in Hydra's grammar: paths are quoted where they need it, and ~ is expanded.
-
-    In a sweep a comma separates paths. Values that are quoted already, interpolations and null stay as they are.
-    """
-    return [_quote_paths(override, is_sweep=is_sweep) for override in overrides]
-
-
-def _quote_paths(override: str, *, is_sweep: bool) -> str:
-    key, _, text = override.partition("=")
-    is_function = is_sweep and re.fullmatch(r"\w+\(.*\)", text)  # Hydra has choice() and others.
-    if not text or is_function or not PATH_KEYS.fullmatch(key.lstrip("+")):
-        return override
-    if LIST_OF_PATHS.fullmatch(override):
-        return f"{key}=[{','.join(map(_quote_path, PATHS.findall(text[1:-1])))}]"
-    return f"{key}={','.join(map(_quote_path, PATHS.findall(text) if is_sweep else [text]))}"
+    """Return typed overrides in Hydra's grammar: ~ is expanded, and paths, between commas in a sweep, are quoted."""
+    quoted = []
+    for override in overrides:
+        key, _, text = override.partition("=")
+        is_function = is_sweep and re.fullmatch(r"\w+\(.*\)", text)  # Hydra has choice() and others.
+        if text and not is_function and PATH_KEYS.fullmatch(key.lstrip("+")):
+            paths = PATHS.findall(text) if is_sweep else [text]
+            quoted.append(f"{key}={','.join(map(_quote_path, paths))}")
+        else:
+            quoted.append(override)
+    return quoted
 
 
 def _quote_path(text: str) -> str:
@@ -240,18 +218,12 @@ def explain_unknown_setting(key: str, known: Collection[str]) -> str:
 def nearest_key(name: str, known: Collection[str]) -> str | None:
     """Return the known setting that a misspelt name most likely means, or None."""
     name = name.lower().replace("-", "_")
-    last_part = name.rsplit(".", 1)[-1]
-    if name in known:
-        return name
-    settings = [key for key in known if not key.startswith("hydra")]
-    terms = SYNONYMS | {key.rsplit(".", 1)[-1]: key for key in reversed(settings)}  # Of equal last parts, the first.
-    for term in (name, last_part):
-        if term in terms:
-            return terms[term]
-    near = difflib.get_close_matches(name, known if name.startswith("hydra") else settings, n=1, cutoff=0.75)
-    if near:
-        return near[0]
-    near = difflib.get_close_matches(last_part, terms, n=1, cutoff=0.75)
+    keys = [key for key in known if name.startswith("hydra") or not key.startswith("hydra")]
+    # Of equal last parts, the first one counts.
+    terms = SYNONYMS | {key.rsplit(".", 1)[-1]: key for key in reversed(keys)} | {key: key for key in keys}
+    words = (name, name.rsplit(".", 1)[-1])
+    near = [word for word in words if word in terms]
+    near += [match for word in words for match in difflib.get_close_matches(word, terms, n=1, cutoff=0.75)]
     return terms[near[0]] if near else None
 
 

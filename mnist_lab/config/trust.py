@@ -23,7 +23,7 @@ from mnist_lab.config import conf_dir
 from mnist_lab.config.keys import ADDED_KEYS
 from mnist_lab.config.settings import to_plain, walk
 from mnist_lab.errors import UsageError
-from mnist_lab.formatting import HIDDEN, shorten
+from mnist_lab.formatting import HIDDEN
 
 UNREADABLE = (OSError, ValueError, ArithmeticError, TypeError, RecursionError, yaml.YAMLError, OmegaConfBaseException)
 RECORDS = ("run.json", "sweep.json", "reproduce.json")  # They mark the folders of runs, sweeps and reproductions.
@@ -33,23 +33,30 @@ MAX_INTERPOLATIONS, MAX_INTERPOLATION_LENGTH = 20, 1000
 MAX_FOLDERS = 20_000  # A folder with more is not searched for runs, and counts as one that has them.
 PATHS = ("data.root", "data.source.path")  # Variables of the environment are resolved only in these.
 PLAIN_VARIABLES = re.compile(r"([^$]|\$\{oc\.env:\w+(,[^${}]*)?\})*")
-NESTED_INTERPOLATION = re.compile(r"\$\{(?!direction:)[^}]*\$\{")  # The inner one hides which variable is read.
+NESTED_INTERPOLATION = re.compile(r"\$\{[^}]*\$\{")  # The inner one hides which variable is read.
 # The values of these keys may become the path of a file. The metric that a callback monitors has a slash, and is none.
 MAY_SAVE = re.compile(r"(callbacks|logger|trainer)(\.(?!.*\.monitor$)|$)")
 IS_OUTPUT = re.compile(rf"{MAY_SAVE.pattern}.*(dir|path|folder|uri|\._args_\.\d+)$")
 # The values of these keys may be written to a file or become part of a request.
 MAY_LEAK = re.compile(r"(callbacks|logger|trainer|data\.source)(\.(?!path$)|$)|data$")
 ORIGIN: dict[str, Any] = {"mirrors": None, "package": None, "folders": []}  # No data are fetched with these defaults.
-REFUSED = "fetches, sends or writes outside the run folder"
 
 
 def load_config(path: Path) -> DictConfig:
     """Load a run's config.yaml; its interpolations become text, except variables of the environment in PATHS."""
     try:
-        cfg = _load_yaml(path)
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise ValueError("it is not a file of the run folder")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MAX_CHARACTERS + 1)
+        _reject_large(text)
+        cfg = OmegaConf.load(io.StringIO(text))
         if not isinstance(cfg, DictConfig) or not cfg:
             raise ValueError("it holds no settings")
-        _disarm(cfg, to_plain(cfg))
+        plain = to_plain(cfg)
+        if any(isinstance(value, int) and abs(value) > 10**100 for _, value in walk(plain, "")):
+            raise ValueError("it has too large a number")
+        _disarm(cfg, plain)
         for key, value in ADDED_KEYS.items():
             group, _, name = key.rpartition(".")
             node = OmegaConf.select(cfg, group) if group else cfg
@@ -61,20 +68,7 @@ def load_config(path: Path) -> DictConfig:
     return cfg
 
 
-def _load_yaml(path: Path, *, composed: bool = True) -> Any:
-    """Load a stranger's YAML file; a composed configuration may only have interpolations of oc.env."""
-    if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise ValueError("it is not a file of the run folder")
-    with path.open(encoding="utf-8") as file:
-        text = file.read(MAX_CHARACTERS + 1)
-    _reject_large(text, composed=composed)
-    cfg = OmegaConf.load(io.StringIO(text))
-    if any(isinstance(value, int) and abs(value) > 10**100 for _, value in walk(to_plain(cfg), "")):
-        raise ValueError("it has too large a number")
-    return cfg
-
-
-def _reject_large(text: str, *, composed: bool) -> None:
+def _reject_large(text: str) -> None:
     """Raise ValueError for YAML that takes long to load, or that would grow when it is resolved."""
     if len(text) > MAX_CHARACTERS:
         raise ValueError(f"it has more than {MAX_CHARACTERS:,} characters")
@@ -90,23 +84,20 @@ def _reject_large(text: str, *, composed: bool) -> None:
         value = event.value.replace("${folder}", "") if isinstance(event, yaml.ScalarEvent) else ""
         if "${" in value:
             interpolations += 1
-            if (composed and "oc.env" not in value) or len(value) > MAX_INTERPOLATION_LENGTH:
+            if "oc.env" not in value or len(value) > MAX_INTERPOLATION_LENGTH:
                 raise ValueError(f"{value[:60]!r} is an interpolation; write the value")
         if number > MAX_VALUES or len(value) > MAX_LENGTH or interpolations > MAX_INTERPOLATIONS:
             raise ValueError("it has more, or longer, values than a run's")
 
 
 def _disarm(node: Any, plain: Any, path: str = "") -> None:
-    """Make a loaded configuration harmless: turn interpolations into text, and let this version say where data are.
-
-    An interpolation in PATHS stays one. Nothing is downloaded into a folder that the run names.
-    """
+    """Turn a loaded configuration's interpolations into text, but for PATHS, and say anew where data are."""
     for name, value in list(plain.items()) if isinstance(plain, dict) else list(enumerate(plain)):
         if isinstance(plain, dict) and not isinstance(name, str):
             raise ValueError(f"the key {name} is not text")
         key = f"{path}{name}"
         if key == "data.root" and value is not None:
-            node["download"] = False
+            node["download"] = False  # Nothing is downloaded into a folder that the run names.
         if path.startswith("data.") and name in ORIGIN and (name != "folders" or "sha256" in plain):
             node[name] = _known_origins().get(str(plain.get("name")), ORIGIN)[name]
         elif isinstance(value, dict | list):
@@ -186,7 +177,8 @@ def reject_untrusted(record: Path, overrides: Sequence[str], typed: Container[st
         parsed = parse_override(override)
         values = walk(parsed.value(), parsed.key_or_group)
         if NESTED_INTERPOLATION.search(override) or any(_acts_outside(*each, record.parent) for each in values):
-            raise UsageError(f"{record}: the override {override!r} {REFUSED}; if it is yours, give it again")
+            reason = "fetches, sends or writes outside the run folder"
+            raise UsageError(f"{record}: the override {override!r} {reason}; if it is yours, give it again")
 
 
 def _acts_outside(key: str, value: Any, folder: Path) -> bool:
@@ -195,7 +187,7 @@ def _acts_outside(key: str, value: Any, folder: Path) -> bool:
         return bool(value)
     if not isinstance(value, str):
         return False
-    if ".." in Path(value).parts and key not in (*PATHS, "runs_dir", "init_from", "folder"):
+    if ".." in Path(value).parts and key not in (*PATHS, "runs_dir", "init_from"):
         return True
     text = re.sub(r"^\$\{folder\}(?=/|$)", lambda _: str(folder.absolute()), value)
     is_written_to = text and (IS_OUTPUT.search(key) or (MAY_SAVE.match(key) and os.sep in text))
@@ -205,37 +197,12 @@ def _acts_outside(key: str, value: Any, folder: Path) -> bool:
 
 
 def reject_config_dir(record: Path, config_dir: Path) -> None:
-    """Raise UsageError for a recorded folder of configurations that may be a stranger's, or that sets up Hydra."""
-    remedy = f"if you trust it, add --config-dir {config_dir}"
+    """Raise UsageError for a recorded folder of configurations that may be a stranger's."""
     resolved, here = config_dir.resolve(), Path.cwd().resolve()
     common = Path(os.path.commonpath([resolved, record.parent.resolve()]))
     folder = _find_folder_of_runs(config_dir)
-    if folder or here.is_relative_to(resolved) or not here.is_relative_to(common):
-        raise UsageError(f"{record}: its config_dir {config_dir} is below {folder or common}, as runs are; {remedy}")
-    for path in sorted(path for path in config_dir.rglob("*") if path.suffix == ".yaml" or path.is_symlink()):
-        try:
-            text = f"{path.relative_to(config_dir)} {to_plain(_load_yaml(path, composed=False))}"
-            package = re.search(r"@package.*hydra", path.read_text(encoding="utf-8"))
-            if package or NESTED_INTERPOLATION.search(text) or re.search(r"hydra|\.\.", text):
-                raise ValueError("it has settings of Hydra, '..', or an interpolation within another")
-        except UNREADABLE as error:
-            raise UsageError(f"{path}: {shorten(str(error))}; {remedy}") from error
-        _hide_variables(text)
-
-
-def reject_composed(record: Path, cfg: DictConfig, typed: Container[str]) -> None:
-    """Raise UsageError for a setting of a recorded config_dir that acts outside the run folder, unless typed again."""
-    shipped = [
-        (key.removeprefix("experiment."), str(value).replace("${runs_dir}", "runs"))
-        for path in conf_dir().glob("*/*.yaml")
-        for key, value in walk(to_plain(OmegaConf.load(path)), path.parent.name)
-    ]
-    folder = record.parent.absolute()
-    for name in {*cfg} - {"overrides", "config_dir"}:
-        for key, value in walk(to_plain(cfg)[name], str(name)):
-            is_typed = key in typed or key.rpartition(".")[0] in typed
-            is_refused = (key == "folder" and value != str(folder)) or _acts_outside(key, value, folder)
-            if is_refused and not is_typed and (key, value) not in shipped:
-                raise UsageError(
-                    f"{record}: its config_dir sets {key}, which {REFUSED}; give it, or --config-dir, again"
-                )
+    is_others = resolved.exists() and resolved.stat().st_uid != os.getuid()
+    if folder or is_others or here.is_relative_to(resolved) or not here.is_relative_to(common):
+        place = "belongs to another user" if is_others else f"is below {folder or common}, as runs are"
+        remedy = f"if you trust it, add --config-dir {config_dir}"
+        raise UsageError(f"{record}: its config_dir {config_dir} {place}; {remedy}")

@@ -16,24 +16,13 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from mnist_lab.config.distributed import launched_process, world_size_problems
 from mnist_lab.config.keys import FIXED_ON_RESUME, OPTIONAL, OWN_ARGUMENTS, READ_FROM_DATA
 from mnist_lab.config.metric_names import EPOCH_METRICS, METRIC_NAMES, direction
-from mnist_lab.config.overrides import nearest_key
 from mnist_lab.config.settings import flatten, is_list_of_nodes, require_environment, to_plain, walk
 from mnist_lab.config.targets import find_class
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import format_value, shorten
 
-GROUPS = (
-    "model",
-    "data",
-    "augmentation",
-    "test_augmentation",
-    "optimizer",
-    "scheduler",
-    "trainer",
-    "callbacks",
-    "logger",
-    "dashboard",
-)
+PARTS = ("model", "data", "augmentation", "test_augmentation", "optimizer", "scheduler")
+GROUPS = (*PARTS, "trainer", "callbacks", "logger", "dashboard")
 OF_HYDRA = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")  # hydra.utils.instantiate reads these.
 _POSITIVE = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _FRACTION = Annotated[float, Field(ge=0, lt=1)]
@@ -87,11 +76,7 @@ _type_adapter = cache(partial(TypeAdapter, config=ConfigDict(strict=True, arbitr
 
 
 def validate(cfg: DictConfig, resumed: DictConfig | None = None) -> list[str]:
-    """Raise UsageError with every problem of a job's configuration; types and ranges follow from the signatures.
-
-    If a run is resumed, the settings of its configuration that this version does not know are removed from both, and
-    their keys returned.
-    """
+    """Raise UsageError with every problem of a configuration; drop and return a resumed run's settings unknown here."""
     require_environment(cfg)
     ignored: list[str] = []
     if resumed is not None:
@@ -112,10 +97,7 @@ def validate(cfg: DictConfig, resumed: DictConfig | None = None) -> list[str]:
 
 
 def validate_parts(cfg: DictConfig) -> None:
-    """Raise UsageError if no machine can make a run's network and data from its configuration.
-
-    Settings that this version does not know are removed.
-    """
+    """Raise UsageError if no machine can make a run's network and data, and drop settings unknown to this version."""
     for name in ("model", "data", "trainer"):
         if not isinstance(cfg.get(name), DictConfig):
             raise UsageError(f"{name}: is missing or not a group of settings")
@@ -125,9 +107,8 @@ def validate_parts(cfg: DictConfig) -> None:
     problems: list[str] = []
     for name in ("seed", "label_smoothing"):
         problems += _type_problems(name, cfg[name], LIMITS[name])
-    parts = ("model", "data", "augmentation", "test_augmentation", "optimizer", "scheduler")
-    drop_unknown_settings(cfg, parts)
-    for name in parts:
+    drop_unknown_settings(cfg, PARTS)
+    for name in PARTS:
         if isinstance(cfg.get(name), DictConfig):
             require_environment(cfg[name])
             problems += _signature_problems(cfg[name], name)
@@ -136,10 +117,7 @@ def validate_parts(cfg: DictConfig) -> None:
 
 
 def drop_unknown_settings(cfg: DictConfig, groups: Sequence[str] = GROUPS) -> list[str]:
-    """Remove the settings of a loaded run that this version does not know, and return their keys.
-
-    A run of another version may have them: at the top, or in these groups as arguments that their class does not take.
-    """
+    """Drop what this version does not know of a run, at the top or in groups as arguments, and return the keys."""
     unknown = [str(name) for name in cfg if name not in (*GROUPS, *LIMITS)]
     for group in groups:
         if isinstance(cfg.get(group), DictConfig):
@@ -187,9 +165,7 @@ def _shape_problems(cfg: DictConfig) -> Iterator[str]:
     known = [*GROUPS, *(key for key in LIMITS if "." not in key)]
     for name in map(str, cfg):
         if name not in known:
-            near = nearest_key(name, [*known, *(key for key in flatten(cfg) if key.split(".")[0] in known)])
-            hint = f"did you mean {near}?" if near else f"choose from {', '.join(known)}"
-            yield f"{name}={_format(cfg[name])}: unknown setting; {hint}"
+            yield f"{name}={_format(cfg[name])}: unknown setting; choose from {', '.join(known)}"
     for name in known:
         # Only presets have a tutorial, and a run may be older than the dashboard and detach.
         if name not in cfg and name not in ("dashboard", "tutorial", "detach"):

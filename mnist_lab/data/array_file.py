@@ -1,17 +1,21 @@
-"""Files of arrays, such as .npz or .csv, with images and their labels."""
+"""Files of arrays, such as .npz, .csv or IDX, with images and their labels."""
 
+import gzip
 import math
 import re
+import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from mnist_lab.data.data_files import check_memory, explain, find_files, limit_memory
+from mnist_lab.data.data_files import check_memory, explain, find_files, limit_memory, open_file
 from mnist_lab.data.image_source import MAX_CLASSES, split_name
 from mnist_lab.data.images import SIDE
+from mnist_lab.data.mnist_files import parse_idx_header
 from mnist_lab.data.own_images import Decoded, OwnImages, describe_images, describe_left_out
 from mnist_lab.data.pixel_values import find_common_scale, to_bytes
 from mnist_lab.data.stored_arrays import Contents, read_arrays
@@ -74,10 +78,7 @@ class ArrayFile(OwnImages):
         return Decoded({split: (to_bytes(images[split], scale), numbers[split]) for split in pairs}, classes, notes)
 
     def read_more(self, path: Path, classes: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return the images, (N, H, W), in a file of the same form, and their labels, (N,), if it has any.
-
-        Of a file with several sets, these are the test images.
-        """
+        """Return the images, (N, H, W), of a file of the same form or of its test set, and labels, (N,), or None."""
         with explain(f"{path}: "):
             files = find_files(path)
             max_bytes = limit_memory(files)
@@ -95,10 +96,7 @@ class ArrayFile(OwnImages):
         return {kind: str(name) for kind in ("images", "labels") if (name := getattr(self, kind)) is not None}
 
     def _find_sets(self, arrays: Arrays, *, must_have_labels: bool = True) -> dict[str, Pair]:
-        """Return the names of the arrays of each set, such as train_images and y_train.
-
-        A name that is given, such as Y_train, stands for those of other sets, too, such as Y_test.
-        """
+        """Return the names of the arrays of each set; a given name, such as Y_train, stands for Y_test, too."""
         given = {kind: split_name(name)[1] for kind, name in self._given.items()}
         if not must_have_labels:  # The file may be another one than was trained on.
             given = {kind: rest for kind, rest in given.items() if rest in {split_name(name)[1] for name in arrays}}
@@ -151,6 +149,41 @@ class ArrayFile(OwnImages):
             raise UsageError(f"{name} has shape {array.shape}, which can be read in several ways; {readings}")
         form = self.axes or "(N, height, width), (N, height, width, 3) or (N, pixels)"
         raise UsageError(f"{name} has shape {array.shape}; {form} is needed{needed}")
+
+
+class IDXFolder(ArrayFile):
+    """A folder with four IDX files of any names, plain or as .gz: images and labels, for training and for test.
+
+    Their headers tell images, of any size, from labels. Names with test or t10k, or with train, tell the sets apart, or
+    else the sizes: the test set is the smaller one.
+    """
+
+    def _files(self) -> list[Path]:
+        """Return the files of the training images, the test images, and their labels."""
+        if not self._path.is_dir():
+            raise UsageError("not a folder; data=arrays reads a file" if self._path.exists() else "folder not found")
+        keys: dict[Path, tuple[str, bool, bool, int, tuple[int, ...]]] = {}
+        for path in sorted(path for path in self._path.iterdir() if path.is_file()):
+            with suppress(EOFError, gzip.BadGzipFile, zlib.error), open_file(path) as file:
+                kind, shape, *_ = parse_idx_header(file.read(128))
+                if kind and 0 not in shape and path.with_name(path.name.removesuffix(".gz")) not in keys:
+                    name = path.name.lower()
+                    keys[path] = kind, "test" in name or "t10k" in name, "train" not in name, -shape[0], shape
+        paths = sorted(keys, key=keys.__getitem__)
+        if [keys[path][0] for path in paths] != ["images"] * 2 + ["labels"] * 2 or len(
+            {key[:4] for key in keys.values()}
+        ) < 4:
+            found = ", ".join(f"{path.name} ({'x'.join(map(str, keys[path][4]))})" for path in paths)
+            needed = "needed are four, images and labels, for training and for test, with train and test in their names"
+            raise UsageError(f"found the IDX files {shorten(found, 500) or '(none)'}; {needed}")
+        return paths
+
+    def _find_sets(self, arrays: Arrays, **_: bool) -> dict[str, Pair]:
+        images, test_images, labels, test_labels = arrays
+        return {
+            "training": {"images": images, "labels": labels},
+            "test": {"images": test_images, "labels": test_labels},
+        }
 
 
 def _arrange(array: np.ndarray, axes: str) -> np.ndarray | None:

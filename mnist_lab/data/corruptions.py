@@ -83,10 +83,7 @@ CORRUPTIONS = {
 
 
 def corrupt(images: Tensor, name: str, strength: int) -> Tensor:
-    """Return images, (N, 28, 28) bytes, with a corruption of strength 1 to 5, or unchanged for 0.
-
-    The result depends on the arguments only, so it is the same for every network.
-    """
+    """Return images, (N, 28, 28) bytes, corrupted alike for every network: unchanged for strength 0, or by 1 to 5."""
     if strength == 0:
         return images
     corruption = CORRUPTIONS[name]

@@ -45,24 +45,12 @@ class ImageFolder(OwnImages):
         return Decoded(decoded, classes, [description, *self._describe_unread(_join_files(sets))], names)
 
     def _describe_unread(self, images: Iterable[Path]) -> list[str]:
-        """Return a note for each reason why files and links below the folder are not among the images."""
+        """Return a note of the files and links below the folder that are not among the images, if there are any."""
         read = {path for image in images for path in (image, *image.parents)}
-        names: dict[str, list[str]] = {}
-        for path in sorted(self._path.rglob("*")):
-            if path not in read and (path.is_symlink() or not path.is_dir()):
-                names.setdefault(self._explain_unread(path), []).append(path.relative_to(self._path).as_posix())
-        return [describe_left_out(reason, named) for reason, named in names.items()]
-
-    def _explain_unread(self, path: Path) -> str:
-        """Return why a file or a link below the folder is not read."""
-        first, *inner = path.relative_to(self._path).parts
-        if any(_is_hidden(part) for part in (first, *inner)):
-            return "hidden"
-        if path.is_symlink():
-            return "a link"
-        if path.suffix.lower() not in image_suffixes() or not path.is_file():
-            return "not an image"
-        return "not in a set's folder" if inner and not parse_split(first) else "not in a class's folder"
+        others = [path for path in sorted(self._path.rglob("*")) if path.is_symlink() or not path.is_dir()]
+        unread = [path.relative_to(self._path).as_posix() for path in others if path not in read]
+        reason = "hidden, a link, no image, or in no class's folder"
+        return [describe_left_out(reason, unread)] if unread else []
 
     def _find_sets(self) -> dict[str, FilesOfClasses]:
         """Return the image files of each class of each set."""

@@ -29,14 +29,11 @@ class Unlabelled(UsageError):
 
 
 class _Lines:
-    """The lines of a CSV with values, without comments and Excel's sep= above, while memory allows a row for each.
-
-    Attributes:
-        number: the number of the last line, as an editor counts lines.
-    """
+    """The lines of a CSV with values, without comments and Excel's sep= above, while memory allows a row for each."""
 
     def __init__(self, path: DataFile, max_bytes: int, row_bytes: int = 0) -> None:
-        self.path, self.max_bytes, self.row_bytes, self.number = path, max_bytes, row_bytes, 0
+        self.path, self.max_bytes, self.row_bytes = path, max_bytes, row_bytes
+        self.number = 0  # that of the last line, as an editor counts lines
 
     def __iter__(self) -> Iterator[str]:
         characters = rows = 0
@@ -118,10 +115,7 @@ def _explain(error: Exception, line: int, names: list[str]) -> UsageError:
 
 
 def _read_head(path: DataFile, max_bytes: int) -> tuple[str | None, list[str], list[str], bool]:
-    """Return the separator, the names of columns, the first values, and whether the file has the names.
-
-    The separator is None for spaces. If names are numbers, most follow one another, as those of pandas.
-    """
+    """Return the separator, None for spaces, the names of columns, the first values, and whether the file has names."""
     first, second = [*islice(_Lines(path, max_bytes), 2), "", ""][:2]
     if not first:
         raise UsageError("is empty")
@@ -129,6 +123,7 @@ def _read_head(path: DataFile, max_bytes: int) -> tuple[str | None, list[str], l
     counts = {mark: weight * (first + second).count(mark) for mark, weight in ((",", 1), (";", 2), ("\t", 2))}
     delimiter = max(counts, key=lambda mark: counts[mark]) if any(counts.values()) else None
     names, values = _split(first, delimiter), _split(second, delimiter)
+    # If names are numbers, most follow one another, as those of pandas.
     numbers = [float(name) for name in names if NUMBER.fullmatch(name)]
     steps = [after - before for before, after in pairwise(sorted(numbers))]
     if steps.count(1) < 0.9 * len(steps):
@@ -154,10 +149,8 @@ def _is_square(count: int) -> bool:
 def _find_label(
     names: list[str], values: list[str], label: str | None, *, must_exist: bool
 ) -> tuple[int | None, list[int]]:
-    """Return the column of labels, None if it is not found, and the columns that are neither labels nor pixels.
-
-    The names of pixels differ in their numbers only.
-    """
+    """Return the column of labels, None if it is not found, and the columns that are neither labels nor pixels."""
+    # The names of pixels differ in their numbers only.
     patterns = [re.sub(r"\d+", "0", name.lower()) for name in names]
     usual = Counter(patterns).most_common(1)[0][0] if patterns else ""
     others = {i for i, value in enumerate(values) if patterns[i] != usual or (value and not NUMBER.fullmatch(value))}

@@ -31,11 +31,7 @@ class Contents(NamedTuple):
 
 
 def read_arrays(files: Iterable[Path], label: str | None, max_bytes: int, *, must_have_labels: bool = True) -> Contents:
-    """Return the arrays of files by name.
-
-    Of several files, the set in the name of a file becomes part of its arrays' names. Beside other files, a CSV without
-    labels is left out.
-    """
+    """Return the arrays of files by name, with the set in a file's name; a CSV without labels may be left out."""
     members = [member for file in files for member in list_members(file)]
     contents, errors = Contents({}, [], {"not needed": [], "without labels or pixels": []}), list[UsageError]()
     for member in members:

@@ -126,10 +126,7 @@ def _explain_errors(path: Path, damage: str, problem: str) -> Iterator[None]:
 
 
 def _check(content: zipfile.ZipFile, size: int) -> tuple[dict[str, str], list[str]]:
-    """Return the SHA-256 of each file by its path, and the paths of the runs and sweeps; ValueError for other files.
-
-    Hidden files are left out: no run needs them, and only earlier versions packed them.
-    """
+    """Return the SHA-256 of each file by its path, and the paths of the runs and sweeps; ValueError for other files."""
     entries = content.infolist()
     unpacked = sum(entry.file_size for entry in entries)
     if content.getinfo(MANIFEST).file_size > MAX_MANIFEST or unpacked > MAX_RATIO * (size + CHUNK):
@@ -146,7 +143,7 @@ def _check(content: zipfile.ZipFile, size: int) -> tuple[dict[str, str], list[st
     sums = parse_json(content.read(MANIFEST).decode())
     if not isinstance(sums, dict) or sorted(entry.filename for entry in entries) != sorted([*sums, MANIFEST]):
         raise ValueError(f"{MANIFEST} names other files than it has")
-    kept = {name: value for name, value in sums.items() if "/." not in f"/{name}"}
+    kept = {name: value for name, value in sums.items() if "/." not in f"/{name}"}  # No run needs hidden files.
     folders = {folder for folder, _, file in (name.rpartition("/") for name in kept) if file in RECORDS}
     strays = [name for name in sums if folders.isdisjoint(_folders_above(name))]
     if strays or not sums:

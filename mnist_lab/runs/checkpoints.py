@@ -12,12 +12,9 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
-from hydra.utils import instantiate
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from mnist_lab.config import conf_dir
 from mnist_lab.errors import UsageError
 from mnist_lab.files import atomic_write, make_folder
 from mnist_lab.formatting import shorten
@@ -61,10 +58,7 @@ def read_checkpoint(path: str | os.PathLike[str], *, key: str = "") -> dict[str,
     """Load a checkpoint or a state_dict to the CPU; messages put `key`, such as "resume=", before the file's name."""
     path = Path(path)
     if not path.is_file():
-        is_run = (path / "checkpoints").is_dir()
-        raise UsageError(
-            f"{key}{path}: {f'a run; name one of {path}/checkpoints' if is_run else 'checkpoint not found'}"
-        )
+        raise UsageError(f"{key}{path}: checkpoint not found; name a file, such as RUN/checkpoints/best.ckpt")
     try:
         with path.open("rb") as file:
             _reject_damaged(file, path.stat().st_size)
@@ -128,26 +122,13 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str], *, key: str = "
 
 
 def _explain_misfit(shapes: Shapes, model: nn.Module, architecture: object) -> str:
-    """Return why weights do not fit a model, and which network they do fit, if that is known."""
+    """Return why weights do not fit a model."""
     wanted, needed = type(model).__name__, _shapes(model)
-    match = next((name for name, others in _networks().items() if others == shapes), None)
-    remedy = f"choose model={match}, or experiment={match} for its tutorial's" if match else "choose model= to match"
     if isinstance(architecture, str) and architecture.isidentifier() and architecture != wanted:
-        return f"holds weights of {architecture}, not of {wanted}; {remedy}"
-    if match:
-        return f"looks like weights of {match}, by their shapes, not of {wanted}; {remedy}"
+        return f"holds weights of {architecture}, not of {wanted}; choose model= to match"
     name = next(name for name in [*needed, *shapes] if needed.get(name) != shapes.get(name))
     problem = f"its {shorten(str(name), 40)} is {shapes.get(name, 'missing')}, not {needed.get(name, 'missing')}"
-    return f"holds no weights of {wanted}: {problem}; save the state_dict() of the tutorial's own network"
-
-
-def _networks() -> dict[str, Shapes]:
-    """Return the shapes of the weights of each network of the package."""
-    with torch.device("meta"):  # It gives shapes without memory.
-        return {
-            path.stem: _shapes(instantiate(OmegaConf.load(path)))
-            for path in sorted((conf_dir() / "model").glob("*.yaml"))
-        }
+    return f"holds no weights of {wanted}: {problem}; choose model= or experiment= to match"
 
 
 def _shape(value: Any) -> tuple[int, ...] | str:

@@ -1,7 +1,4 @@
-"""List runs as rows for `ls` and `compare`, one for each run or for all seeds of the same settings.
-
-Imports neither torch nor Hydra.
-"""
+"""List runs as rows, one for each run or for all seeds of the same settings; imports neither torch nor Hydra."""
 
 import contextlib
 import math
@@ -155,16 +152,12 @@ def compare_settings(runs: Sequence[Run]) -> dict[str, list[Any]]:
 
 def group_runs(runs: Sequence[Run], settings: Mapping[str, Sequence[Any]]) -> list[list[Run]]:
     """Group runs that differ only in their seed; `settings` has each key in which they differ, with all values."""
-    groups: list[tuple[list[Any], list[Run]]] = []
+    groups: dict[tuple[int, ...], list[Run]] = {}
     for i, run in enumerate(runs):
-        values = [of_runs[i] for key, of_runs in settings.items() if key != "seed"]
-        for shared, group in groups:
-            if shared == values:
-                group.append(run)
-                break
-        else:
-            groups.append((values, [run]))
-    return [group for _, group in groups]
+        # Values may be lists, which no key can have, so the place of the first equal value stands for each.
+        places = tuple(values.index(values[i]) for key, values in settings.items() if key != "seed")
+        groups.setdefault(places, []).append(run)
+    return list(groups.values())
 
 
 def group_row(runs: Mapping[Run, RunRecord], *, judge: bool = False) -> dict[str, Any]:

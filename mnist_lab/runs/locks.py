@@ -46,10 +46,9 @@ class RunInUse(UsageError):
 def run_lock(folder: Path, *, patience: float = 0) -> Iterator[None]:
     """Hold a run folder's lock during the block, after at most `patience` seconds; a missing folder is made.
 
-    The lock is the operating system's (flock). It ends with its process, and shared file systems of Linux honour it
-    across machines. For those that do not, the holder also touches `.holder.json` every few seconds, and a holder on
-    another machine counts as alive until that file is a minute old. A thread that has the lock can take it again, and
-    so can a process whose parent has it, since the parent waits for the process.
+    The lock is the operating system's (flock), which most shared file systems honour across machines. For the others, a
+    holder on another machine counts as alive while it touches `.holder.json`. The thread that has the lock can take it
+    again, and so can a process whose parent has it, since the parent waits for the process.
     """
     resolved, thread = folder.resolve(), threading.get_ident()
     holder = holder_of(folder)

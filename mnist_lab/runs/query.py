@@ -79,10 +79,8 @@ class Condition:
 
     @classmethod
     def parse(cls, text: str) -> "Condition":
-        """Parse a condition, or raise UsageError.
-
-        Python's parser reads the text with a name in place of each word, so nothing of the text is executed.
-        """
+        """Parse a condition, or raise UsageError."""
+        # Python's parser reads the text with a name in place of each word, so nothing of the text is executed.
         words: dict[str, str] = {}
         code: list[str] = []
         for token in TOKEN.findall(text):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import statistics
@@ -15,12 +14,12 @@ from mnist_lab.config.compose import config_options
 from mnist_lab.config.metric_names import TEST_ACC, VAL_ACC, VAL_LOSS, in_words
 from mnist_lab.config.overrides import override_key, override_values, without_keys
 from mnist_lab.config.settings import short_names
-from mnist_lab.files import atomic_write, write_text
-from mnist_lab.formatting import csv_value, format_accuracy, format_command
+from mnist_lab.files import write_text
+from mnist_lab.formatting import format_accuracy, format_command
 from mnist_lab.runs.record import RunState
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job, Sweep
-from mnist_lab.tables import table_lines
+from mnist_lab.tables import csv_text, table_lines
 
 
 @dataclass(frozen=True)
@@ -128,15 +127,7 @@ class Results:
     def write(self) -> None:
         """Write results.csv and results.json."""
         rows = [self.row(job) for job in self.jobs]
-        path = self.sweep.results_csv
-        with (
-            atomic_write(path) as partial,
-            partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
-        ):
-            writer = csv.DictWriter(file, list(rows[0]) if rows else [])
-            writer.writeheader()
-            for row in sorted(rows, key=lambda row: row["rank"] or len(rows) + 1):
-                writer.writerow({name: csv_value(value) for name, value in row.items()})
+        write_text(self.sweep.results_csv, csv_text(sorted(rows, key=lambda row: row["rank"] or len(rows) + 1)))
         content = {
             "sweep": self.sweep.folder.name,
             "command": self.sweep.record["command"],

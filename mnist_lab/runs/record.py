@@ -1,7 +1,4 @@
-"""Read and write the records run.json, sweep.json and job.json, and describe the machine and the code for them.
-
-Does not import torch.
-"""
+"""Read and write run.json, sweep.json and job.json, and describe machine and code for them, without torch."""
 
 import contextlib
 import importlib.metadata

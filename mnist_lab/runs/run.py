@@ -110,7 +110,7 @@ class Run:
             return cls._of_checkpoint(path)
         run = cls(path) if exists(path) else cls._find_named(os.fspath(name), Path(runs_dir))
         if not run.exists:
-            raise UsageError(f"{run.folder}: not a run folder{_explain_folder(run.folder)}")
+            raise UsageError(f"{run.folder}: not a run folder (it has no {RECORD}); `ls FOLDER` lists those below one")
         return run
 
     @classmethod
@@ -330,18 +330,6 @@ def _cells(line: str) -> list[str]:
         return next(csv.reader([line]), [])
     except csv.Error:
         return []
-
-
-def _explain_folder(path: Path) -> str:
-    """Return what a path is that is not a run folder, as the end of a message."""
-    if path.is_file():
-        return f", but an archive: `unarchive {path}`" if path.suffix == ".zip" else ", but a file; name a run's folder"
-    if (path / SWEEP_RECORD).is_file():
-        return ", but a sweep; name one of its jobs"
-    if run := next((run for run in map(Run, path.absolute().parents) if run.exists), None):
-        return f", but in one; name {run}"
-    count = len(list(_run_folders(path)))
-    return f", but has {count} below it; name one" if count else f" (it has no {RECORD}, nor a run below it)"
 
 
 def find_folder(name: str, runs_dir: Path) -> Path:

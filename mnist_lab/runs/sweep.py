@@ -136,11 +136,9 @@ class Sweep:
         for sweep in map(cls, (path, *path.absolute().parents) if exists(path) else ()):
             if sweep.exists:  # The path may be a job's, or one in a job's folder.
                 return sweep
-        known = ", ".join(sweep.folder.name for sweep in sweeps[:10]) or "no sweep"
-        raise UsageError(
-            f"{name}: not a sweep folder (it has no {SWEEP_RECORD}), nor a sweep in {parent}, which has {known}"
-            f"{'; `ls` shows runs' if exists(path) else ''}"
-        )
+        known = ", ".join(sweep.folder.name for sweep in sweeps[:10]) or "none"
+        place = f"a sweep in {parent}, which has {known}"
+        raise UsageError(f"{name}: neither a sweep folder (with {SWEEP_RECORD}) nor {place}")
 
     @property
     def exists(self) -> bool:
@@ -207,10 +205,7 @@ def id_of_folder(name: str) -> str:
 
 
 def read_job(folder: Path, planned: tuple[str, ...] | None = None) -> Job:
-    """Read the job in a folder, with the overrides that its sweep has planned, or else with the recorded ones.
-
-    A job with a damaged record counts as killed, so that the next start of the sweep runs it again.
-    """
+    """Read a job from its folder, with its planned overrides or else the recorded ones; a damaged one is killed."""
     run = Run(folder)
     stamp = (_modified(run.job_path), _modified(run.record_path), planned)
     known_stamp, job = _done_jobs.get(folder.absolute(), (None, None))

@@ -7,7 +7,7 @@ Tags and notes are in annotations.json of the run folder, which training never w
 import os
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -44,14 +44,15 @@ def read_annotations(run: Run) -> Annotations:
     return {"tags": [], "note": None}
 
 
-def tag_run(run: Run, add: Iterable[str] = (), remove: Iterable[str] = ()) -> None:
-    """Add tags to a run, and remove others."""
-    for tag in add:
-        if not re.fullmatch(r"[\w.+-]{1,50}", tag):
+def tag_run(run: Run, tags: Sequence[str], *, remove: bool = False) -> None:
+    """Add tags to a run, or remove them."""
+    for tag in tags:
+        if not remove and not re.fullmatch(r"[\w.+-]{1,50}", tag):
             raise UsageError(f"{shorten(tag)}: a tag consists of letters, digits and . + - _, at most 50 of them")
     annotations = read_annotations(run)
-    tags = [tag for tag in dict.fromkeys([*annotations["tags"], *add]) if tag not in set(remove)]
-    annotate(run, {**annotations, "tags": tags})
+    before = annotations["tags"]
+    after = [tag for tag in before if tag not in tags] if remove else [*dict.fromkeys([*before, *tags])]
+    annotate(run, {**annotations, "tags": after})
 
 
 def annotate(run: Run, annotations: Annotations) -> None:
@@ -130,9 +131,8 @@ def find_removed(name: str, runs_dir: Path) -> Removed:
         removed for removed in trash if removed.folder.name.startswith(name) or removed.folder.name.endswith(name)
     ]
     if len(matches) != 1:
-        known = ", ".join(display_path(removed.folder) for removed in (matches or trash)[:5]) or "nothing"
-        elsewhere = f"not in the trash of {runs_dir} (--runs-dir names another folder), which has"
-        raise UsageError(f"{name}: {f'{len(matches)} match; give more of the name' if matches else elsewhere}: {known}")
+        place = f"the trash of {runs_dir} (--runs-dir names another folder)"
+        raise UsageError(f"{name}: {len(matches) or 'nothing'} in {place} has this name; `restore` lists it")
     return matches[0]
 
 

@@ -45,7 +45,7 @@ def test_same_name_can_be_removed_again_and_an_existing_run_is_not_overwritten(l
     assert lab("restore", "a").status == 2, "runs/a exists again"
     assert lab("rm", "runs/a").status == 0
     twice = lab("restore", "runs/a")
-    assert (twice.status, "2 match; give more of the name" in twice.err) == (2, True)
+    assert (twice.status, "2 in the trash of runs" in twice.err) == (2, True)
 
 
 def test_trash_is_emptied_only_on_request(lab: Command) -> None:
@@ -55,10 +55,7 @@ def test_trash_is_emptied_only_on_request(lab: Command) -> None:
         lab("restore").out == "the trash of runs is empty; --runs-dir names another folder of runs\n"
         and not Path("runs/.trash").exists()
     )
-    assert (
-        lab("restore", "a").err
-        == "mnist_lab: a: not in the trash of runs (--runs-dir names another folder), which has: nothing\n"
-    )
+    assert lab("restore", "a").err.startswith("mnist_lab: a: nothing in the trash of runs (--runs-dir names another")
 
 
 @pytest.mark.parametrize("place", ["runs/b", "runs/sweeps/s", "runs/sweeps/s/lr=0.1-0123456789ab"])

@@ -67,7 +67,7 @@ def test_run_sweep_and_folder_are_listed_and_reported(lab: Command) -> None:
     assert lab("status", f"runs/sweeps/s/{job}", "--json").out == lab("status", "runs/sweeps/s", "--json").out == states
     assert "removed: runs/sweeps/s\n" in lab("rm", "s").out and not Path("runs/sweeps/s").exists()
     assert lab("restore", "s").status == 0 and lab("archive", "s", "s.zip").status == 0
-    assert_refused(lab("test", "s.zip"), "s.zip: not a run folder, but an archive: `unarchive s.zip`")
+    assert_refused(lab("test", "s.zip"), "s.zip: not a run folder (it has no run.json)")
 
 
 @pytest.mark.slow

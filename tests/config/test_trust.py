@@ -326,25 +326,11 @@ def test_folder_of_configurations_among_runs_is_not_resumed_with(command: Comman
     assert_refused(command(f"resume={run.folder}", "trainer.max_epochs=2", data=False), "add --config-dir")
 
 
-HARMFUL = {
-    "fetches": "data: {source: {mirrors: ['http://127.0.0.1:9/${oc.env:SECRET}/']}}",
-    "sends": "logger: {tensorboard: {name: '${oc.env:SECRET}'}}",
-    "writes": "tutorial: {d: /was_run}\ncallbacks: {x: {_target_: x.Y, dirpath: '${tutorial.d}'}}",
-    "moves": "folder: was_run",
-    "package": "# @package hydra.job\nname: x",
-    "sets up Hydra": "hydra: {job: {name: x}}\nd: 2003-77-88",
-    "escapes": '"\\x68ydra": {job: {name: x}}',
-    "hides a name": "tutorial: {a: '${oc.env:${b}}'}",
-}
-
-
-@pytest.mark.parametrize("text", HARMFUL.values(), ids=list(HARMFUL))
-def test_what_a_recorded_folder_composes_stays_in_the_run(command: Command, evil: Run, text: str) -> None:
-    shutil.copytree(str(evil.info["config_dir"]), "conf")
-    Path("conf/experiment").mkdir()
-    Path("conf/experiment/x.yaml").write_text(f"# @package _global_\n{text}\n")
-    evil.update(config_dir=str(Path("conf").absolute()), overrides=[*evil.info["overrides"], "experiment=x"])
-    assert_refused(command(*RESUME, data=False), "--config-dir")
+def test_folder_of_configurations_of_another_user_is_not_resumed_with(
+    command: Command, evil: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.getuid", lambda: -1)
+    assert_refused(command(*RESUME, data=False), "belongs to another user; if you trust it, add --config-dir")
 
 
 def test_ones_own_folder_is_resumed_with_after_a_move(command: Command, evil: Run) -> None:

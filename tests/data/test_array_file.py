@@ -127,30 +127,13 @@ def test_test_set_is_split_off_anew_for_another_size_and_leaves_each_class_an_im
 
 
 @pytest.mark.parametrize(
-    "images",
-    [
-        IMAGES / 255,
-        IMAGES.astype(np.int64),
-        np.stack([IMAGES] * 3, axis=-1),
-    ],
-    ids=["floats", "integers", "grey RGB"],
-)
-def test_images_in_many_forms_are_bytes_of_28x28(path: Path, images: np.ndarray) -> None:
-    source = save(path, train_images=images, train_labels=LABELS, test_images=images, test_labels=LABELS)
-    pixels = source.load().train_images
-    assert pixels.dtype == np.uint8 and pixels.shape == (20, 28, 28)
-    assert np.abs(pixels.astype(int) - IMAGES).max() <= 1
-
-
-@pytest.mark.parametrize(
     ("arrays", "classes"),
     [
-        ({"labels": LABELS[:, None].astype(float)}, ["0", "1", "2", "3"]),
         ({"labels": LABELS - 1, "classes": [-1, 0, 1, 2]}, ["-1", "0", "1", "2"]),
         ({"labels": LABELS, "classes": ["a", "b", "c", "d", "e"]}, ["a", "b", "c", "d", "e"]),
         ({"labels": np.array(["10", "9", "2", "9"])[LABELS]}, ["2", "9", "10"]),
     ],
-    ids=["a column of floats", "negative", "named by an array", "numbers as text"],
+    ids=["negative", "named by an array", "numbers as text"],
 )
 def test_classes_have_the_files_names_or_their_numbers(path: Path, arrays: dict[str, Any], classes: list[str]) -> None:
     source = save(path, images=IMAGES, **arrays)
@@ -193,9 +176,3 @@ def test_error_in_the_arrays_is_named_in_one_line(path: Path, arrays: dict[str, 
     with pytest.raises(UsageError, match=message) as caught:
         source.load()
     assert str(caught.value).startswith(f"data.source.path={source.path}: ") and "\n" not in str(caught.value)
-
-
-def test_file_of_a_single_array_is_refused(tmp_path: Path) -> None:
-    np.save(tmp_path / "own.npy", IMAGES)
-    with pytest.raises(UsageError, match=r"holds own \(20, 28, 28\); say which have"):
-        ArrayFile(path=str(tmp_path / "own.npy")).load()

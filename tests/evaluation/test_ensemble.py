@@ -189,7 +189,7 @@ def test_refusal_is_one_line_and_leaves_nothing(command: Command, runs: list[Run
     Path("file").touch()
     before = sorted(Path().rglob("*"))
     for arguments, message in (
-        (["runs/mlp"], "runs/mlp: names one run; give two or more"),
+        (["runs/mlp"], "runs/mlp: finds 1 run; 2 or more are needed"),
         (["runs/mlp", "odd/name"], "odd/name: was trained on other data than runs/mlp (data.source.name=Other, not"),
         (["runs/mlp", "odd/damaged"], f"{checkpoint}: corrupt"),
         (["runs", "--to", "runs/mlp"], "--to=runs/mlp: exists already; choose another"),

@@ -59,7 +59,7 @@ def test_bad_checkpoint_is_reported_in_one_line_and_nothing_is_left(command: Com
 
 
 def test_weights_of_another_network_are_refused_by_the_networks_names(saved: Path) -> None:
-    with pytest.raises(UsageError, match=r"saved\.ckpt: holds weights of MLP, not of LeNet; choose model=mlp"):
+    with pytest.raises(UsageError, match=r"saved\.ckpt: holds weights of MLP, not of LeNet; choose model="):
         load_weights(LeNet(), saved)
 
 
