@@ -14,10 +14,10 @@ from omegaconf import DictConfig
 
 from mnist_lab.cli.parser import CommandParser
 from mnist_lab.cli.resume import expand_resume
-from mnist_lab.config.compose import CommandLine, compose_job, config_options
+from mnist_lab.config.compose import CommandLine, compose, compose_job, config_options
 from mnist_lab.config.distributed import rank, share_run_folder
 from mnist_lab.config.hydra_aside import show
-from mnist_lab.config.overrides import quote_path, quote_paths, without_keys
+from mnist_lab.config.overrides import dotted_keys, nearest_key, quote_path, quote_paths, without_keys
 from mnist_lab.errors import DISK_FULL, UsageError
 from mnist_lab.formatting import display_path, format_count, format_duration, print_lines, shorten
 from mnist_lab.runs.listing import seconds_an_epoch
@@ -100,7 +100,8 @@ def split_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("overrides", nargs="*")
     options, unknown = parser.parse_known_intermixed_args(arguments)
     if unknown:
-        hint = "--help lists the options and the settings, which are written KEY=VALUE"
+        near = nearest_key(unknown[0].strip("-").partition("=")[0], dotted_keys(compose()))
+        hint = f"did you mean {near}=VALUE?" if near else "settings are written KEY=VALUE (--help lists them)"
         raise UsageError(f"{shorten(unknown[0])}: unknown option; {hint}")
     if options.resolve and not options.cfg:
         raise UsageError("--resolve: only valid with --cfg")

@@ -57,7 +57,7 @@ def test_setting_that_only_some_swept_choices_have_is_refused_in_one_line(comman
         (["name=a"], "name=a", "is derived"),
         (["-m", "model=mlp,lenett", "seed=1,2"], "model=mlp,lenett", "unknown choice; did you mean lenet?"),
         (["-m", "sweep=..", "seed=1,2"], "sweep=..", "a sweep's name consists of"),
-        (["--epochs", "3"], "--epochs", "unknown option; --help lists the options and the settings, which are"),
+        (["--epochs", "3"], "--epochs", "unknown option; did you mean trainer.max_epochs=VALUE?"),
         (["model=mlp", "lr", "0.1"], "lr", "write KEY=VALUE"),
         (["model=mlp", "train"], "train", "write KEY=VALUE, after a command if there is one"),
         (["seed", "=", "3"], "seed", "or write KEY=VALUE"),
