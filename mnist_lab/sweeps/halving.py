@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from mnist_lab.console import working_on
 from mnist_lab.errors import UsageError, not_installed
 from mnist_lab.formatting import print_lines
 from mnist_lab.runs.record import DONE, RunState
@@ -47,13 +46,13 @@ class Halving:
     params: dict[str, str] | None = None
 
     def run(self, plan: Plan) -> None:
-        if not plan.swept:
+        jobs = combine_overrides(plan.overrides) if self.n_candidates is None else self.draw_jobs(plan)
+        if not plan.swept or not jobs:
             raise UsageError(f"{CHOICE}: there is nothing to compare; give a setting several values")
         if plan.cfg.detach:
             raise UsageError(f"--detach: {CHOICE} compares jobs while it runs; run it in tmux, or with nohup")
-        candidates, max_epochs = self.compose_candidates(plan)
+        candidates, max_epochs = self.compose_candidates(plan, jobs)
         brackets = plan_brackets(len(candidates), max_epochs, self.min_epochs, self.eta, self.brackets)
-        plan.launcher.check(len(candidates))
         remaining, rungs = iter(candidates), list[list[str]]()
         with ExitStack() as at_end, open_sweep(plan, candidates) as loop:
             # In any case, the rungs are shown below the results of the sweep.
@@ -64,26 +63,20 @@ class Halving:
                 if plan.sweep.stop_file.exists():
                     break
 
-    def compose_candidates(self, plan: Plan) -> tuple[dict[str, list[str]], int]:
+    def compose_candidates(self, plan: Plan, jobs: list[list[str]]) -> tuple[dict[str, list[str]], int]:
         """Return the overrides of each candidate by its job's id, and the number of epochs of the best candidates."""
-        jobs = combine_overrides(plan.overrides) if self.n_candidates is None else self.draw_jobs(plan)
         if self.brackets != 1:
             random.Random(self.seed).shuffle(jobs)  # Neighbours in the grid start in different brackets.
-        candidates, lengths = {}, set()
-        with working_on(f"sweep {plan.sweep.folder.name}: composing {len(jobs)} candidates"):
-            for number, job in enumerate(jobs):
-                id, cfg = plan.compose_job(job, number)
-                candidates[id] = job
-                lengths.add(cfg.trainer.max_epochs)
-                if cfg.data.val_size == 0:
-                    raise UsageError(f"data.val_size=0: {CHOICE} compares candidates on validation images")
-                if is_distributed(cfg):
-                    raise UsageError(f"{CHOICE}: does not pause distributed jobs; choose trainer=default")
+        composed = plan.compose_jobs(jobs)
+        configs = [cfg for _, cfg in composed.values()]
+        if any(cfg.data.val_size == 0 for cfg in configs):
+            raise UsageError(f"data.val_size=0: {CHOICE} compares candidates on validation images")
+        if any(map(is_distributed, configs)):
+            raise UsageError(f"{CHOICE}: does not pause distributed jobs; choose trainer=default")
+        lengths = sorted({cfg.trainer.max_epochs for cfg in configs})
         if len(lengths) > 1:
-            raise UsageError(
-                f"trainer.max_epochs={','.join(map(str, sorted(lengths)))}: {CHOICE} needs one for all candidates"
-            )
-        return candidates, lengths.pop()
+            raise UsageError(f"trainer.max_epochs={','.join(map(str, lengths))}: {CHOICE} needs one for all candidates")
+        return {id: job for id, (job, _) in composed.items()}, lengths[0]
 
     def draw_jobs(self, plan: Plan) -> list[list[str]]:
         """Return the overrides of each candidate, drawn at random."""

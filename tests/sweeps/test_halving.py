@@ -202,6 +202,7 @@ def test_rungs_end_with_the_whole_length_and_brackets_share_the_candidates(
 
 BAD: list[tuple[list[str], str]] = [
     (["optimizer.lr=0.1", "optimizer.momentum=0"], "hydra/sweeper=halving: there is nothing to compare"),
+    (["seed=range(1,1)"], "hydra/sweeper=halving: there is nothing to compare"),
     (["hydra.sweeper.eta=1"], "hydra.sweeper.eta=1: must be a whole number from 2 on"),
     (["hydra.sweeper.min_epochs=0"], "hydra.sweeper.min_epochs=0: must be a whole number from 1 on"),
     (["hydra.sweeper.min_epochs=9"], "hydra.sweeper.min_epochs=9: must be less than trainer.max_epochs=9"),
