@@ -85,7 +85,7 @@ def connect(init: Mapping[str, Any]) -> None:
     settings = dict(init) | {"address": init.get("address") or "local"}  # Without an address, Ray joins any cluster.
     if settings["address"] != "local":
         settings["object_store_memory"] = None  # Ray refuses this setting where it does not start the store.
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with handle_signals(before), hide_ctrl_c_from_children():
         if not ray.is_initialized():
             ray.init(**settings)
