@@ -24,10 +24,10 @@ from dataclasses import replace
 from unittest import mock
 
 from omegaconf import DictConfig
-from rich.console import Console
 
 from benchmarks.timing import print_head, print_row
 from mnist_lab.config.compose import CommandLine, compose
+from mnist_lab.console import PlainConsole
 from mnist_lab.runs.ranking import Results
 from mnist_lab.runs.record import RunRecord, RunState, write_record
 from mnist_lab.runs.run import Run
@@ -103,8 +103,8 @@ def measure(count: int) -> dict[str, float]:
 def measure_looks(plan: Plan) -> dict[str, float]:
     """Return the seconds of an update of the display, and of the results."""
     seconds: dict[str, float] = {}
-    console = Console(file=io.StringIO(), force_terminal=True, width=120, height=50)
-    with SweepDisplay(plan.sweep, plan.launcher, console) as display:
+    console = PlainConsole(file=io.StringIO(), force_terminal=True, width=120, height=50)
+    with SweepDisplay(plan.sweep, plan.launcher, console=console) as display:
         display.update()
         seconds["look: nothing changed"] = seconds_of(display.update, 5)
         job = plan.sweep.jobs()[0]

@@ -5,9 +5,11 @@ import os
 import re
 import signal
 import sys
+import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from mnist_lab.formatting import print_lines
 
@@ -38,6 +40,28 @@ class Interrupted(SystemExit):
 def signal_name(number: int) -> str:
     """Return what a person calls a signal."""
     return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+
+
+@contextmanager
+def handle_signals(handlers: Mapping[int, Any]) -> Iterator[None]:
+    """Install signal handlers within the block. An ignored signal, such as SIGHUP under nohup, stays ignored."""
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in handlers.items():
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if signal.getsignal(number) is not signal.SIG_IGN or handlers[number] is signal.SIG_IGN:
+                signal.signal(number, handler or signal.SIG_DFL)
+
+
+def ignore_repeated_hangup(number: int) -> None:
+    """Ignore SIGHUP after the first one: the kernel, the shell and tmux may each send one."""
+    if number == signal.SIGHUP:
+        signal.signal(number, signal.SIG_IGN)
 
 
 class JobsFailed(SystemExit):

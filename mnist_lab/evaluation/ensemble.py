@@ -21,7 +21,7 @@ from mnist_lab.evaluation.evaluate import evaluate_network, make_tester
 from mnist_lab.evaluation.predictions import TrainedRun
 from mnist_lab.files import exists, make_folder
 from mnist_lab.formatting import format_command, format_value, print_warning, shorten
-from mnist_lab.models.deployed import Ensemble
+from mnist_lab.models.deployed import Ensemble, InferenceModule
 from mnist_lab.runs.checkpoints import SafeCheckpointIO
 from mnist_lab.runs.listing import checkpoint_problem, select_runs
 from mnist_lab.runs.ranking import merit
@@ -36,7 +36,7 @@ from mnist_lab.runs.record import (
     write_record,
 )
 from mnist_lab.runs.run import Run
-from mnist_lab.training.build import make_model, num_classes_argument
+from mnist_lab.training.build import num_classes_argument
 from mnist_lab.training.record import device_name
 from mnist_lab.training.runtime import guest
 
@@ -83,11 +83,8 @@ def make_ensemble(
     members = [TrainedRun(run) for run in runs]
     cfg = _ensemble_config(members, folder, runs_dir)
     validate(cfg)
-    model = make_model(cfg)
-    assert isinstance(model, Ensemble)
-    for module, member in zip(model.members, members, strict=True):
-        module.get_submodule("network").load_state_dict(member.model.state_dict())
-    tester = make_tester(cfg)
+    parts = [InferenceModule(member.model, member.data.mean, member.data.std) for member in members]
+    model, tester = Ensemble(parts, members[0].model.num_classes), make_tester(cfg)
     record: RunRecord = {
         "status": RunState.FINISHED,
         "command": format_command([NAME, *map(str, runs)]),

@@ -18,7 +18,7 @@ from mnist_lab.formatting import shorten
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import check_batch_limits, make_data, make_trained_model, set_up_classes
-from mnist_lab.training.runtime import guest, torch_settings
+from mnist_lab.training.runtime import guest
 
 
 @guest()
@@ -60,8 +60,8 @@ def evaluate_network(tester: pl.Trainer, cfg: DictConfig, model: Classifier) -> 
     data = make_data(cfg, model)
     check_batch_limits(cfg, data)
     set_up_classes(cfg, model, data)
-    with torch_settings(cfg.threads):  # The last digits of a sum depend on the number of threads.
-        (tested,) = tester.test(model, data, verbose=False)
+    torch.set_num_threads(cfg.threads or torch.get_num_threads())  # The last digits of a sum depend on their number.
+    (tested,) = tester.test(model, data, verbose=False)
     return dict(tested)
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from torchmetrics import Metric
 
 from mnist_lab.config.metric_names import TEST_ACC
 from mnist_lab.config.overrides import override_key
@@ -95,7 +94,7 @@ def model_card(
         layers=[
             Markdown(f"{name}: {layer}")
             for name, layer in network.named_modules()
-            if name and not isinstance(layer, Metric) and not list(layer.children())
+            if name and not list(layer.children())
         ],
         licence=LICENCES.get(source, f"The licence of {source} is decided by its owner."),
     )

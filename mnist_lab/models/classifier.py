@@ -161,7 +161,10 @@ class Classifier(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         if self.optimizer is None:
             return None
-        optimizer, scheduler, interval = self.make_optimizer(self.parameters(), self._steps_per_epoch())
+        # trainer.estimated_stepping_batches would make Lightning forget the loader's state on resume (issue 20550).
+        data: MNISTDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+        steps_per_epoch = math.ceil(len(data.train_batches()) / self.trainer.accumulate_grad_batches)
+        optimizer, scheduler, interval = self.make_optimizer(self.parameters(), steps_per_epoch)
         if scheduler is None:
             return optimizer
         # Lightning would step one that follows a metric after the epoch's checkpoint, and a resumed run would miss it.
@@ -248,11 +251,6 @@ class Classifier(LightningModule):
             # The softmax of log-probabilities is the probabilities, so this is right for "nll", too.
             return F.cross_entropy(scores, labels, label_smoothing=label_smoothing, reduction=reduction)
         return LOSSES[self.loss](scores, labels, reduction=reduction)
-
-    def _steps_per_epoch(self) -> int:
-        # trainer.estimated_stepping_batches would make Lightning forget the loader's state on resume (issue 20550).
-        data: MNISTDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
-        return math.ceil(len(data.train_batches()) / self.trainer.accumulate_grad_batches)
 
 
 class NotFinite(LabError):

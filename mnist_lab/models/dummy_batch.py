@@ -51,15 +51,6 @@ def dummy_images(model: Classifier) -> Tensor:
     return torch.linspace(-0.5, 3, 2 * size * size, device=model.device).reshape(2, 1, size, size)
 
 
-def trained_parameters(model: Classifier) -> list[bool]:
-    """Return, for each parameter, whether training changes it: whether the network's output depends on it."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    with torch.enable_grad(), torch.random.fork_rng(devices=[]), eval_mode(model):
-        gradients = torch.autograd.grad(model(dummy_images(model)).sum(), parameters, allow_unused=True)
-    used = {parameter for parameter, gradient in zip(parameters, gradients, strict=True) if gradient is not None}
-    return [parameter in used for parameter in model.parameters()]
-
-
 def describe_error(error: BaseException, source: type) -> str:
     """Return an exception in one line, with the line in the file of a class, the source, that raised it."""
     message = " ".join(str(error).split())

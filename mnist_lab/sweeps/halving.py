@@ -10,9 +10,8 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from mnist_lab.console import working_on
 from mnist_lab.errors import UsageError, not_installed
 from mnist_lab.formatting import print_lines
 from mnist_lab.runs.record import DONE, RunState
@@ -26,24 +25,6 @@ from mnist_lab.tables import print_table
 CHOICE = "hydra/sweeper=halving"
 
 
-@dataclass(frozen=True)
-class Rung:
-    """The candidates of a bracket that have trained equally long."""
-
-    epochs: int  # how long each has trained, unless it stopped early by itself
-    candidates: int  # how many there are
-    scores: dict[str, float]  # best validation accuracy by job id, the highest first, without failed candidates
-
-
-@dataclass
-class Bracket:
-    """Candidates that start together."""
-
-    size: int  # how many candidates there are
-    epochs: list[int]  # the goal of each rung
-    rungs: list[Rung] = field(default_factory=list)  # the rungs that are done
-
-
 @dataclass
 class Halving:
     """A sweep by successive halving: it trains many candidates for few epochs, and the best of them for more.
@@ -52,9 +33,8 @@ class Halving:
         min_epochs: the epochs of the first rung.
         eta: each rung has eta times the epochs of the one before, and the best 1/eta of its candidates.
         brackets: the number of groups of candidates; each later group starts with fewer candidates and more epochs.
-        n_candidates: the number of candidates to draw; None for every combination of the values.
-        sampler: random or qmc, which draws the candidates.
-        seed: the seed of the sampler and of the order of candidates in brackets.
+        n_candidates: the number of candidates to draw at random; None for every combination of the values.
+        seed: the seed of the draw and of the order of candidates in brackets.
         params: the swept values by key, in Hydra's grammar; an override on the command line replaces those of its key.
     """
 
@@ -62,60 +42,55 @@ class Halving:
     eta: int
     brackets: int
     n_candidates: int | None
-    sampler: str
     seed: int
     params: dict[str, str] | None = None
 
     def run(self, plan: Plan) -> None:
-        if not plan.swept:
+        jobs = combine_overrides(plan.overrides) if self.n_candidates is None else self.draw_jobs(plan)
+        if not plan.swept or not jobs:
             raise UsageError(f"{CHOICE}: there is nothing to compare; give a setting several values")
         if plan.cfg.detach:
             raise UsageError(f"--detach: {CHOICE} compares jobs while it runs; run it in tmux, or with nohup")
-        candidates, max_epochs = self.compose_candidates(plan)
+        candidates, max_epochs = self.compose_candidates(plan, jobs)
         brackets = plan_brackets(len(candidates), max_epochs, self.min_epochs, self.eta, self.brackets)
-        plan.launcher.check(len(candidates))
-        remaining = iter(candidates)
+        remaining, rungs = iter(candidates), list[list[str]]()
         with ExitStack() as at_end, open_sweep(plan, candidates) as loop:
             # In any case, the rungs are shown below the results of the sweep.
-            at_end.callback(show_brackets, brackets, plan.sweep, max_epochs)
-            for bracket in brackets:
-                ids = list(itertools.islice(remaining, bracket.size))
-                bracket.rungs.extend(train_rungs(loop, ids, bracket.epochs, self.eta))
+            at_end.callback(show_rungs, rungs, plan.sweep, max_epochs)
+            for number, (size, epochs) in enumerate(brackets, 1):
+                ids = list(itertools.islice(remaining, size))
+                rungs.extend([str(number), *rung] for rung in train_rungs(loop, ids, epochs, self.eta))
                 if plan.sweep.stop_file.exists():
                     break
 
-    def compose_candidates(self, plan: Plan) -> tuple[dict[str, list[str]], int]:
+    def compose_candidates(self, plan: Plan, jobs: list[list[str]]) -> tuple[dict[str, list[str]], int]:
         """Return the overrides of each candidate by its job's id, and the number of epochs of the best candidates."""
-        jobs = combine_overrides(plan.overrides) if self.n_candidates is None else self.draw_jobs(plan)
         if self.brackets != 1:
             random.Random(self.seed).shuffle(jobs)  # Neighbours in the grid start in different brackets.
-        candidates, lengths = {}, set()
-        with working_on(f"sweep {plan.sweep.folder.name}: composing {len(jobs)} candidates"):
-            for number, job in enumerate(jobs):
-                id, cfg = plan.compose_job(job, number)
-                candidates[id] = job
-                lengths.add(cfg.trainer.max_epochs)
-                if cfg.data.val_size == 0:
-                    raise UsageError(f"data.val_size=0: {CHOICE} compares candidates on validation images")
-                if is_distributed(cfg):
-                    raise UsageError(f"{CHOICE}: does not pause distributed jobs; choose trainer=default")
+        composed = plan.compose_jobs(jobs)
+        configs = [cfg for _, cfg in composed.values()]
+        if any(cfg.data.val_size == 0 for cfg in configs):
+            raise UsageError(f"data.val_size=0: {CHOICE} compares candidates on validation images")
+        if any(map(is_distributed, configs)):
+            raise UsageError(f"{CHOICE}: does not pause distributed jobs; choose trainer=default")
+        lengths = sorted({cfg.trainer.max_epochs for cfg in configs})
         if len(lengths) > 1:
-            raise UsageError(
-                f"trainer.max_epochs={','.join(map(str, sorted(lengths)))}: {CHOICE} needs one for all candidates"
-            )
-        return candidates, lengths.pop()
+            raise UsageError(f"trainer.max_epochs={','.join(map(str, lengths))}: {CHOICE} needs one for all candidates")
+        return {id: job for id, (job, _) in composed.items()}, lengths[0]
 
     def draw_jobs(self, plan: Plan) -> list[list[str]]:
-        """Return the overrides of each candidate, drawn by Optuna's sampler."""
+        """Return the overrides of each candidate, drawn at random."""
         try:
             from mnist_lab.sweeps.optuna_search import draw_jobs
         except ImportError as error:
             raise not_installed("hydra.sweeper.n_candidates", "optuna") from error
-        return draw_jobs(plan.overrides, self.n_candidates, self.sampler, self.seed)
+        return draw_jobs(plan.overrides, self.n_candidates, self.seed)
 
 
-def plan_brackets(candidates: int, max_epochs: int, min_epochs: int, eta: int, brackets: int) -> list[Bracket]:
-    """Distribute candidates among brackets; each bracket begins a rung higher than the one before."""
+def plan_brackets(
+    candidates: int, max_epochs: int, min_epochs: int, eta: int, brackets: int
+) -> list[tuple[int, list[int]]]:
+    """Return the number of candidates of each bracket, and the epochs of its rungs: one rung fewer in each bracket."""
     for name, value, least in (("min_epochs", min_epochs, 1), ("eta", eta, 2), ("brackets", brackets, 1)):
         if not isinstance(value, int) or value < least:
             raise UsageError(f"hydra.sweeper.{name}={value}: must be a whole number from {least} on")
@@ -132,11 +107,11 @@ def plan_brackets(candidates: int, max_epochs: int, min_epochs: int, eta: int, b
     # With Hyperband's sizes, each bracket takes about the same number of epochs.
     weights = [eta**-number * len(epochs) / (len(epochs) - number) for number in range(brackets)]
     sizes = [max(1, round(candidates * weight / sum(weights))) for weight in weights[1:]]
-    return [Bracket(size, epochs[number:]) for number, size in enumerate([candidates - sum(sizes), *sizes])]
+    return [(size, epochs[number:]) for number, size in enumerate([candidates - sum(sizes), *sizes])]
 
 
-def train_rungs(loop: Loop, ids: Sequence[str], epochs: Sequence[int], eta: int) -> Iterator[Rung]:
-    """Train candidates rung by rung, and yield each rung, until the sweep is stopping."""
+def train_rungs(loop: Loop, ids: Sequence[str], epochs: Sequence[int], eta: int) -> Iterator[list[str]]:
+    """Train candidates rung by rung, and yield the row of each rung for `show_rungs`, until the sweep is stopping."""
     for goal in epochs:
         pause = None if goal == epochs[-1] else {"_target_": "mnist_lab.training.PauseAfter", "epochs": goal}
         # Since trained epochs are not trained again, a continued sweep makes the same choices.
@@ -151,9 +126,10 @@ def train_rungs(loop: Loop, ids: Sequence[str], epochs: Sequence[int], eta: int)
         scores = {id: accuracy for id, accuracy in accuracies.items() if accuracy is not None}
         if not scores:
             return
-        best_first = dict(sorted(scores.items(), key=lambda entry: -entry[1]))
-        yield Rung(goal, len(ids), best_first)
-        ids = list(best_first)[: max(1, len(ids) // eta)]
+        best = sorted(scores, key=scores.__getitem__, reverse=True)
+        kept = best[: max(1, len(ids) // eta)] if pause else []
+        yield [*map(str, (goal, len(ids), len(ids) - len(best), f"{scores[best[0]]:.2%}", len(kept) or ""))]
+        ids = kept
 
 
 def has_trained(job: Job, epochs: int) -> bool:
@@ -161,20 +137,13 @@ def has_trained(job: Job, epochs: int) -> bool:
     return job.state == RunState.FINISHED or (job.state == RunState.PAUSED and len(job.epochs) >= epochs)
 
 
-def show_brackets(brackets: Sequence[Bracket], sweep: Sweep, max_epochs: int) -> None:
+def show_rungs(rungs: Sequence[Sequence[str]], sweep: Sweep, max_epochs: int) -> None:
     """Print each rung, and the epochs that were trained beside those of all candidates trained to the end."""
     if not sweep.exists:  # It was refused.
         return
-    jobs = sweep.jobs()
-    rows = []
-    for number, bracket in enumerate(brackets, 1):
-        for rung, following in itertools.zip_longest(bracket.rungs, bracket.rungs[1:]):
-            failed = rung.candidates - len(rung.scores)
-            continued = following.candidates if following else ""
-            best = f"{max(rung.scores.values()):.2%}"
-            rows.append([*map(str, (number, rung.epochs, rung.candidates, failed, best, continued))])
-    if rows:
+    if rungs:
         print_lines("rungs")
-        print_table(("bracket", "epochs", "candidates", "failed", "best validation", "continued"), rows)
+        print_table(("bracket", "epochs", "candidates", "failed", "best validation", "continued"), rungs)
+    jobs = sweep.jobs()
     spent, all_of_them = sum(len(job.epochs) for job in jobs), len(jobs) * max_epochs
     print_lines(f"{spent} epochs; all candidates to the end: {all_of_them} ({spent / all_of_them:.0%})")

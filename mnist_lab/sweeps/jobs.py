@@ -37,18 +37,23 @@ def run_in_own_process(folder: str, id: str, worker: int | None = None) -> bool:
     keep_freed_memory()
     sweep = Sweep(Path(folder))
     record = _enter_sweep_folder(sweep)
-    settings, overrides = record["settings"], record["jobs"][id]
-    line = CommandLine((*overrides, *settings["overrides"]), settings["config_dir"], settings["config_name"])
     import_torch()
     if worker is not None:
         take_gpu(worker)
-    number = list(record["jobs"]).index(id)
-    cfg, _ = compose_job(line, is_sweep=True, folder=sweep.job_folder(record, id), number=number)
     try:
-        run_job(sweep, record, id, cfg)
+        run_job(sweep, record, id, compose_planned_job(sweep, record, id))
     except (Interrupted, KeyboardInterrupt):
         return False
     return True
+
+
+def compose_planned_job(sweep: Sweep, record: SweepRecord, id: str) -> DictConfig:
+    """Compose a job from the record of its sweep."""
+    settings, overrides = record["settings"], record["jobs"][id]
+    line = CommandLine((*overrides, *settings["overrides"]), settings["config_dir"], settings["config_name"])
+    number = list(record["jobs"]).index(id)
+    cfg, _ = compose_job(line, is_sweep=True, folder=sweep.job_folder(record, id), number=number)
+    return cfg
 
 
 def _enter_sweep_folder(sweep: Sweep) -> SweepRecord:

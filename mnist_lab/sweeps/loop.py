@@ -2,28 +2,25 @@
 
 import shutil
 import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from mnist_lab.config.compose import compose_job
-from mnist_lab.errors import Interrupted, JobsFailed, LabError, UsageError
+from mnist_lab.errors import Interrupted, JobsFailed, LabError, UsageError, handle_signals, ignore_repeated_hangup
 from mnist_lab.formatting import format_command, format_count, print_lines
 from mnist_lab.runs.locks import holder_of, release_if_held_by, run_lock
 from mnist_lab.runs.ranking import Results, describe_job
 from mnist_lab.runs.record import DONE, STOPPED, RunState
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job, Sweep, write_job
-from mnist_lab.sweeps.jobs import run_job
+from mnist_lab.sweeps.jobs import compose_planned_job, run_job
 from mnist_lab.sweeps.launchers.launcher import LaunchedJob, Launcher, Stage
 from mnist_lab.sweeps.plan import Plan, set_job_folder
 from mnist_lab.sweeps.process import import_torch
@@ -31,16 +28,6 @@ from mnist_lab.sweeps.progress import SweepDisplay, show_results
 
 MAX_STARTS = 2  # A job whose process dies in each of these starts has failed.
 PATIENCE = 60  # seconds for jobs to save after a signal
-
-
-class JobEnd(Enum):
-    """How a job has ended that its launcher reports as ended."""
-
-    RECORDED = "its own record says how it ended, or the sweep is stopping"
-    UNKNOWN = "its record may still arrive, or another process runs it"
-    CANCELLED = "somebody has cancelled it in its engine"
-    RESTART = "its process has died, and is to be started once more"
-    DIED = "its process has died again"
 
 
 @contextmanager
@@ -74,67 +61,67 @@ class Loop:
         """Start jobs and wait until all have ended, restarting those that die; with detach=true, only start them."""
         # Until a paused job continues, its record names the process that paused it.
         self.paused = {job.id: job.process for job in self.sweep.read_jobs(ids) if job.state == RunState.PAUSED}
-        self.starts = Counter(ids)
         self.unrecorded_since: dict[str, float] = {}  # when the loop first saw that a job has ended without a record
+        self.starts: Counter[str] = Counter()
+        self.cancelled: list[str] = []
         if ids:
-            self.launcher.start(self.sweep, ids, partial(run_in_this_process, self.plan))
+            self._start(ids)
         if self.plan.cfg.detach:
             command = format_command(["status", self.sweep.folder.name])
             print_lines(f"{format_count(len(ids), 'job')} in the queue; to see the states: {command}")
         else:
-            self._wait(dict.fromkeys(ids))
+            self._wait(ids)
 
-    def _wait(self, unended: dict[str, None]) -> None:
-        cancelled = []
+    def _start(self, ids: Sequence[str]) -> None:
+        self.starts.update(ids)
+        self.launcher.start(self.sweep, ids, partial(run_in_this_process, self.plan))
+
+    def _wait(self, unended: Sequence[str]) -> None:
         while unended:
             self.launcher.poll()
-            restarted = []
-            ended = [id for id in unended if self.launcher.jobs[id].stage == Stage.ENDED]
-            for id, job in zip(ended, self.sweep.read_jobs(ended), strict=True):
-                launched = self.launcher.jobs[id]
-                end = self._find_end(id, job, launched)
-                if end == JobEnd.RESTART:
-                    restarted.append(id)
-                elif end != JobEnd.UNKNOWN:
-                    del unended[id]
-                if end == JobEnd.CANCELLED:
-                    cancelled.append(str(launched) or id)
-                elif end == JobEnd.DIED:
-                    self._record_death(id, job, launched)
-            if restarted:
-                self.starts.update(restarted)
-                for id in restarted:
-                    self.unrecorded_since.pop(id, None)
-                self.launcher.start(self.sweep, restarted, partial(run_in_this_process, self.plan))
+            launched = self.launcher.jobs
+            reported = [id for id in unended if launched[id].stage == Stage.ENDED]
+            ended = {job.id for job in self.sweep.read_jobs(reported) if self._has_ended(job, launched[job.id])}
+            unended = [id for id in unended if id not in ended]
             if unended:
                 time.sleep(self.launcher.poll_seconds)
-        if cancelled:
-            raise LabError(f"cancelled: {', '.join(cancelled)}; the same command starts the jobs that are not finished")
+        if self.cancelled:
+            names = ", ".join(self.cancelled)
+            raise LabError(f"cancelled: {names}; the same command starts the jobs that are not finished")
 
-    def _find_end(self, id: str, job: Job, launched: LaunchedJob) -> JobEnd:
-        """Return how a job has ended that its launcher reports as ended."""
-        has_begun = job.process != self.paused.get(id)
+    def _has_ended(self, job: Job, launched: LaunchedJob) -> bool:
+        """Return whether a job that its launcher reports as ended is over, by its own record.
+
+        If its process has died, the job is started once more. If that dies, too, the job has failed.
+        """
+        has_begun = job.process != self.paused.get(job.id)
         if (job.state in DONE and has_begun) or self.sweep.stop_file.exists():
-            return JobEnd.RECORDED
+            return True
         if launched.cancelled:
-            return JobEnd.CANCELLED
+            self.cancelled.append(str(launched) or job.id)
+            return True
         if job.state == RunState.INTERRUPTED:
-            return JobEnd.RECORDED
+            return True
         if job.state == RunState.RUNNING and not release_if_held_by(launched.machine, job.folder):
             # Another process runs the job, or has died on another machine, where its lock is trusted for a while.
-            return JobEnd.UNKNOWN if self.launcher.lock_patience else JobEnd.RECORDED
-        since = self.unrecorded_since.setdefault(id, time.monotonic())
+            return not self.launcher.lock_patience
+        since = self.unrecorded_since.setdefault(job.id, time.monotonic())
         if not launched.reason and time.monotonic() < since + self.launcher.record_patience:
-            return JobEnd.UNKNOWN
-        return JobEnd.RESTART if self.starts[id] < MAX_STARTS else JobEnd.DIED
+            return False  # Its record may still arrive.
+        if self.starts[job.id] == MAX_STARTS:
+            self._record_death(job, launched)
+            return True
+        del self.unrecorded_since[job.id]
+        self._start([job.id])
+        return False
 
-    def _record_death(self, id: str, job: Job, launched: LaunchedJob) -> None:
+    def _record_death(self, job: Job, launched: LaunchedJob) -> None:
         """Record a job whose process has died as failed; if it had not begun, end the sweep."""
         end = ": ".join(filter(None, [str(launched), launched.reason])) or "no reason is known"
         if job.state == RunState.WAITING:
             self.launcher.cancel()
             results = Results.of(self.sweep)
-            name = describe_job(results, next(job for job in results.jobs if job.id == id))
+            name = describe_job(results, next(each for each in results.jobs if each.id == job.id))
             raise LabError(f"{name}: ended before it began ({end}){explain_log(launched.log)}")
         write_job(replace(job, state=RunState.FAILED, error=f"its process died ({end})"))
 
@@ -143,12 +130,10 @@ def run_in_this_process(plan: Plan, id: str) -> None:
     """Run a job in the process of its sweep, composing it if an earlier start has planned it."""
     import_torch()
     record = plan.sweep.record
-    folder = plan.sweep.job_folder(record, id)
     if id in plan.composed:
-        cfg = OmegaConf.create(set_job_folder(plan.composed[id], folder))
+        cfg = OmegaConf.create(set_job_folder(plan.composed[id], plan.sweep.job_folder(record, id)))
     else:
-        line = replace(plan.line, overrides=(*record["jobs"][id], *plan.common_overrides))
-        cfg, _ = compose_job(line, is_sweep=True, folder=folder, number=list(record["jobs"]).index(id))
+        cfg = compose_planned_job(plan.sweep, record, id)
     run_job(plan.sweep, record, id, cfg)
 
 
@@ -170,9 +155,10 @@ def forward_signals(sweep: Sweep, launcher: Launcher) -> Iterator[None]:
     pending ones are cancelled, except by SIGHUP, when the terminal closes. A second signal ends the wait.
     """
 
+    received: list[int] = []
+
     def stop(number: int, frame: Any) -> None:
-        if number == signal.SIGHUP:
-            signal.signal(number, signal.SIG_IGN)  # The kernel, the shell and tmux may each send one.
+        ignore_repeated_hangup(number)
         if received or (launcher.outlives_sweep and number == signal.SIGHUP):
             raise Interrupted(128 + number)
         received.append(number)
@@ -183,19 +169,9 @@ def forward_signals(sweep: Sweep, launcher: Launcher) -> Iterator[None]:
             time.sleep(0.1)
         raise Interrupted(128 + number)
 
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup has it ignored.
-        numbers.append(signal.SIGHUP)
-    before = {number: signal.signal(number, stop) for number in numbers}
     try:
-        yield
+        with handle_signals(dict.fromkeys((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), stop)):
+            yield
     finally:
-        for number, handler in before.items():
-            if signal.getsignal(number) is stop:
-                signal.signal(number, handler or signal.SIG_DFL)
         if received:  # A launcher may have caught the exception.
             raise Interrupted(128 + received[0])

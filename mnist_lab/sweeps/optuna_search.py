@@ -5,7 +5,7 @@ Optuna 2, which today's SQLAlchemy breaks.
 """
 
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from filelock import FileLock
 from lightning.pytorch import Callback, LightningModule, Trainer
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler, QMCSampler, RandomSampler
+from optuna.samplers import RandomSampler, TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
@@ -31,8 +31,6 @@ from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
 from mnist_lab.sweeps.loop import Loop, open_sweep
 from mnist_lab.sweeps.plan import Plan
-
-SAMPLERS: dict[str, Callable[..., BaseSampler]] = {"random": RandomSampler, "qmc": QMCSampler}
 
 
 @dataclass
@@ -101,28 +99,23 @@ class Search:
         return {"_target_": "mnist_lab.sweeps.optuna_search.Prune", **settings, "metric": sweep.metric}
 
 
-class SweepStudy(optuna.Study):
-    """A study that returns its trials by their numbers."""
-
-    def __init__(self, name: str, storage: JournalStorage, pruner: optuna.pruners.BasePruner) -> None:
-        super().__init__(name, storage, pruner=pruner)
-        self.storage = storage
-
-    def trial(self, number: int) -> optuna.Trial:
-        """Return a trial by its number."""
-        study = self.storage.get_study_id_from_name(self.study_name)
-        return optuna.Trial(self, self.storage.get_trial_id_from_study_id_trial_number(study, number))
-
-
-def open_study(folder: Path, prune_after: int | None = None) -> SweepStudy:
+def open_study(folder: Path, prune_after: int | None = None) -> optuna.Study:
     """Create the study of a sweep, or open it to continue it."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     journal = str(Sweep(folder).study_path)
     lock: Any = FileLock(f"{journal}.lock")  # Optuna's own locks outlive a killed process, and block the next one.
-    storage = JournalStorage(JournalFileBackend(journal, lock))
-    optuna.create_study(study_name="sweep", storage=storage, direction="maximize", load_if_exists=True)
-    pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=prune_after or 0)
-    return SweepStudy("sweep", storage, pruner)
+    return optuna.create_study(
+        study_name="sweep",
+        storage=JournalStorage(JournalFileBackend(journal, lock)),
+        direction="maximize",
+        load_if_exists=True,
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=prune_after or 0),
+    )
+
+
+def find_trial(study: optuna.Study, number: int) -> optuna.Trial:
+    """Return a trial of a study by its number."""
+    return optuna.Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)  # There is no public way.
 
 
 def next_batch(study: optuna.Study, n_trials: int, size: int, tried: Collection[int]) -> list[int]:
@@ -135,17 +128,17 @@ def next_batch(study: optuna.Study, n_trials: int, size: int, tried: Collection[
     return [*(number for number in untried if number < end), *range(len(trials), end)]
 
 
-def draw_params(study: SweepStudy, number: int, space: Mapping[str, BaseDistribution], seed: int) -> dict[str, Any]:
+def draw_params(study: optuna.Study, number: int, space: Mapping[str, BaseDistribution], seed: int) -> dict[str, Any]:
     """Return the settings of a trial, drawn now unless an earlier start has drawn them."""
     # Each setting has a seed of its own, so that a kill between two of them changes neither.
     if number == len(study.get_trials(deepcopy=False)):
         study.ask()
-    trial = study.trial(number)
+    trial = find_trial(study, number)
     for place, (key, dist) in enumerate(space.items()):
         (sampler_seed,) = np.random.SeedSequence([seed, number, place]).generate_state(1)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)  # Before Optuna 5, constant_liar is experimental.
-            study.sampler = optuna.samplers.TPESampler(seed=int(sampler_seed), constant_liar=True)
+            study.sampler = TPESampler(seed=int(sampler_seed), constant_liar=True)
         suggest(trial, key, dist)
     return dict(trial.params)
 
@@ -160,19 +153,14 @@ def suggest(trial: optuna.Trial, key: str, dist: BaseDistribution) -> None:
         trial.suggest_float(key, dist.low, dist.high, log=dist.log)
 
 
-def draw_jobs(overrides: Sequence[Override], count: Any, sampler: str, seed: int) -> list[list[str]]:
+def draw_jobs(overrides: Sequence[Override], count: Any, seed: int) -> list[list[str]]:
     """Return the overrides of each of this number of jobs, the same ones for the same seed."""
     if not isinstance(count, int) or count < 1:
         raise UsageError(f"hydra.sweeper.n_candidates={count}: must be a whole number from 1 on, or null for a grid")
-    if sampler not in SAMPLERS:
-        raise UsageError(f"hydra.sweeper.sampler={sampler}: choose from {', '.join(SAMPLERS)}")
     space = make_space(overrides)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)  # Before Optuna 5, QMCSampler is experimental.
-        study = optuna.create_study(sampler=SAMPLERS[sampler](seed=seed))
-        trials = [study.ask(space) for _ in range(count)]
-    return [set_values(overrides, trial.params) for trial in trials]
+    study = optuna.create_study(sampler=RandomSampler(seed=seed))
+    return [set_values(overrides, study.ask(space).params) for _ in range(count)]
 
 
 def make_space(overrides: Sequence[Override]) -> dict[str, BaseDistribution]:
@@ -218,7 +206,7 @@ class Prune(Callback):
 
     def __init__(self, *, folder: str, number: int, prune_after: int, metric: str = VAL_ACC) -> None:
         self.folder, self.number, self.prune_after, self.metric = Path(folder), number, prune_after, metric
-        self.study: SweepStudy | None = None  # It is opened in the job's own process.
+        self.study: optuna.Study | None = None  # It is opened in the job's own process.
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop a job that was killed after it was pruned, at the epoch where it was pruned."""
@@ -230,7 +218,7 @@ class Prune(Callback):
         if trainer.sanity_checking or self.metric not in trainer.callback_metrics:
             return
         self.study = self.study or open_study(self.folder, self.prune_after)
-        trial = self.study.trial(self.number)
+        trial = find_trial(self.study, self.number)
         epochs = trainer.current_epoch + 1
         if epochs not in self.study.get_trials(deepcopy=False)[self.number].intermediate_values:
             trial.report(float(trainer.callback_metrics[self.metric]), epochs)

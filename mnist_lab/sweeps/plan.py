@@ -24,7 +24,9 @@ from mnist_lab.config.overrides import (
     without_keys,
 )
 from mnist_lab.config.settings import flatten, identity_settings, require_environment, to_plain
+from mnist_lab.console import working_on
 from mnist_lab.errors import UsageError
+from mnist_lab.formatting import format_count
 from mnist_lab.runs.record import SweepSettings
 from mnist_lab.runs.sweep import Sweep
 from mnist_lab.sweeps.launchers.launcher import Launcher, make_launcher
@@ -93,6 +95,13 @@ class Plan:
                 f"--detach: jobs of hydra/launcher={choice} end with this command; run it in tmux or by nohup"
             )
         return launcher
+
+    def compose_jobs(self, jobs: Sequence[list[str]]) -> dict[str, tuple[list[str], DictConfig]]:
+        """Compose jobs, and return the overrides and the configuration of each by its id; equal jobs have one id."""
+        self.launcher.check(len(jobs))
+        with working_on(f"sweep {self.sweep.folder.name}: composing {format_count(len(jobs), 'job')}"):
+            composed = [self.compose_job(job, number) for number, job in enumerate(jobs)]
+        return {id: (job, cfg) for job, (id, cfg) in zip(jobs, composed, strict=True)}
 
     def compose_job(self, overrides: Sequence[str], number: int) -> tuple[str, DictConfig]:
         """Compose a job, and return its id and its configuration."""

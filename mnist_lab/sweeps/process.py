@@ -85,12 +85,12 @@ def exit_before_teardown() -> Iterator[None]:
 
 def end_with_parent(parent: int) -> None:
     """Watch the parent process from a thread, and exit when it is gone: a killed process cannot stop its children."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(128 + 9)  # An exit as by kill -9 is safe: the files on the disk are complete at any moment.
+
     name = f"ends with {parent}"
     if all(thread.name != name for thread in threading.enumerate()):
-        threading.Thread(target=_exit_with_parent, args=(parent,), name=name, daemon=True).start()
-
-
-def _exit_with_parent(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(128 + 9)  # An exit as by kill -9 is safe: the files on the disk are complete at any moment.
+        threading.Thread(target=watch, name=name, daemon=True).start()

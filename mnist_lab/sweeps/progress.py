@@ -11,13 +11,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 
 from rich.console import Group
 from rich.live import Live
 
 from mnist_lab.config.metric_names import TEST_ACC
-from mnist_lab.console import PlainConsole, console
+from mnist_lab.console import PlainConsole
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import display_path, format_accuracy, format_count, format_duration, print_lines
 from mnist_lab.runs.ranking import Results, describe_job
@@ -59,9 +58,7 @@ class SweepDisplay:
         self.thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.ending.set()
         self.thread.join()
         self.live.stop()
@@ -105,16 +102,13 @@ class SweepDisplay:
         shown = jobs[first : first + room]
         lines = job_table(results, shown, launched)
         styles = ["", *(STYLES[job.state] for job in shown), ""]
-        lines.append(describe_states(jobs, launched) + self._describe_time_left(jobs))
-        return Group(*(self.console.render_str(line, style=style) for line, style in zip(lines, styles, strict=True)))
-
-    def _describe_time_left(self, jobs: Sequence[Job]) -> str:
-        """Estimate the time for the remaining jobs from the finished ones; empty before one is finished."""
+        lines.append(describe_states(jobs, launched))
         seconds = [job.info["seconds"].get("total", 0.0) for job in jobs if job.state == RunState.FINISHED]
-        if not seconds:
-            return ""
-        remaining = sum(job.state not in DONE for job in jobs)
-        return f"; {format_duration(statistics.fmean(seconds) * remaining / self.launcher.parallel_jobs)} left"
+        if seconds:
+            remaining = sum(job.state not in DONE for job in jobs)
+            time_left = statistics.fmean(seconds) * remaining / self.launcher.parallel_jobs
+            lines[-1] += f"; {format_duration(time_left)} left"
+        return Group(*(self.console.render_str(line, style=style) for line, style in zip(lines, styles, strict=True)))
 
 
 def job_table(results: Results, jobs: Sequence[Job], launched: Mapping[str, LaunchedJob]) -> list[str]:
@@ -175,27 +169,25 @@ def show_results(results: Results, command: str) -> None:
     results.write()
     figure = save_sweep_figure(results)
     if results.ranked:
-        console.print(*results.table(), sep="\n", soft_wrap=True)
-        console.print(*describe_best(results), sep="\n", soft_wrap=True)
+        print_lines(*results.table(), *describe_best(results))
     for job in results.jobs:
         if job.state in STOPPED:
-            reason = f": {job.error}" if job.error else ""
-            console.print(f"{job.state}: {describe_job(results, job)}{reason}", soft_wrap=True)
+            print_lines(": ".join(filter(None, (job.state, describe_job(results, job), job.error))))
     jobs = format_count(len(results.jobs), "job")
     failed = [job for job in results.jobs if job.state == RunState.FAILED]
     if failed:
         heading = f"mnist_lab: {len(failed)} of {jobs} failed; each has a train.log in its folder:"
         print_lines(heading, *(f"  {describe_job(results, job)}: {job.error}" for job in failed), file=sys.stderr)
-    not_finite = [job for job in failed if (job.error or "").endswith(NOT_FINITE_REMEDY)]
-    unfinished = sum(job.state not in WELL_ENDED for job in results.jobs) - len(not_finite)
+    not_finite = sum((job.error or "").endswith(NOT_FINITE_REMEDY) for job in failed)
+    unfinished = sum(job.state not in WELL_ENDED for job in results.jobs) - not_finite
     if not_finite:
-        message = f"{len(not_finite)} of {jobs} met NaN or infinity and would again; start a new sweep=NAME"
-        console.print(f"{message} with smaller values of optimizer.lr", soft_wrap=True)
+        remedy = "start a new sweep=NAME with smaller values of optimizer.lr"
+        print_lines(f"{not_finite} of {jobs} met NaN or infinity and would again; {remedy}")
     if unfinished:
-        console.print(f"{unfinished} of {jobs} not finished; to continue: {command}", soft_wrap=True)
+        print_lines(f"{unfinished} of {jobs} not finished; to continue: {command}")
     sweep = results.sweep
     files = ", ".join(filter(None, [sweep.results_csv.name, sweep.results_json.name, figure]))
-    console.print(f"sweep folder: {display_path(sweep.folder)} ({files})", soft_wrap=True)
+    print_lines(f"sweep folder: {display_path(sweep.folder)} ({files})")
 
 
 def save_sweep_figure(results: Results) -> str | None:

@@ -2,7 +2,6 @@
 
 import math
 import signal
-import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -19,9 +18,8 @@ from torch import Tensor, nn
 
 from mnist_lab.config.distributed import launched_process
 from mnist_lab.config.metric_names import VAL_ACC, VAL_LOSS
-from mnist_lab.errors import UsageError
+from mnist_lab.errors import UsageError, handle_signals, ignore_repeated_hangup
 from mnist_lab.models.classifier import Classifier
-from mnist_lab.models.dummy_batch import trained_parameters
 from mnist_lab.runs.run import Run
 from mnist_lab.streams import stop_waiting_for_readers
 from mnist_lab.training.multistep import StepCallback, find_callbacks, has_stepped
@@ -51,39 +49,12 @@ def stop_signal(error: BaseException) -> signal.Signals | None:
 
 def raise_stop_signals() -> AbstractContextManager[None]:
     """Turn SIGTERM and SIGHUP into exceptions within the block, as Python does with Ctrl-C."""
-    return _handle_signals(dict.fromkeys(STOP_SIGNALS.keys() - {signal.SIGINT}, _raise_stop_signal))
-
-
-def ignore_sigterm() -> AbstractContextManager[None]:
-    """Ignore SIGTERM within the block: a launcher sends it to the other processes when one has died."""
-    return _handle_signals({signal.SIGTERM: signal.SIG_IGN})
-
-
-@contextmanager
-def _handle_signals(handlers: Mapping[int, Any]) -> Iterator[None]:
-    """Install signal handlers within the block. An ignored signal, such as SIGHUP under nohup, stays ignored."""
-    before: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        for number, handler in handlers.items():
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                before[number] = signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            if signal.getsignal(number) is not signal.SIG_IGN or handlers[number] is signal.SIG_IGN:
-                signal.signal(number, handler or signal.SIG_DFL)
+    return handle_signals(dict.fromkeys(STOP_SIGNALS.keys() - {signal.SIGINT}, _raise_stop_signal))
 
 
 def _raise_stop_signal(number: int, frame: Any) -> None:
-    _ignore_repeated_hangup(number)
+    ignore_repeated_hangup(number)
     raise STOP_SIGNALS[number]
-
-
-def _ignore_repeated_hangup(number: int) -> None:
-    """Ignore SIGHUP after the first one: the kernel, the shell and tmux may each send one."""
-    if STOP_SIGNALS[number] is Hangup:
-        signal.signal(number, signal.SIG_IGN)
 
 
 class SaveWithinEpochs(StepCallback, Checkpoint):
@@ -125,11 +96,11 @@ class SaveWithinEpochs(StepCallback, Checkpoint):
             size = sum(tensor.nbytes for tensor in pl_module.state_dict().values())
             self.kept_interval = math.ceil(epochs / MAX_KEPT) if size < SMALL else None
         if trainer.world_size == 1:
-            self.handlers.enter_context(_handle_signals(dict.fromkeys(STOP_SIGNALS, self._stop_after_step)))
+            self.handlers.enter_context(handle_signals(dict.fromkeys(STOP_SIGNALS, self._stop_after_step)))
         elif launched_process():
             # Lightning's handler of SIGTERM must not run in launched processes: it broadcasts to the others, which may
             # be in another collective, and hangs. In processes that Lightning starts, it forwards the signal to them.
-            self.handlers.enter_context(_handle_signals({signal.SIGTERM: _raise_stop_signal}))
+            self.handlers.enter_context(handle_signals({signal.SIGTERM: _raise_stop_signal}))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._raise_stop()
@@ -168,7 +139,7 @@ class SaveWithinEpochs(StepCallback, Checkpoint):
 
     def _stop_after_step(self, number: int, frame: Any) -> None:
         """Handle a signal: have training stop, and save, at the end of the step."""
-        _ignore_repeated_hangup(number)  # This comes first: the next one may come within this handler.
+        ignore_repeated_hangup(number)  # This comes first: the next one may come within this handler.
         self.stop = STOP_SIGNALS[number]()
         stop_waiting_for_readers()
         self.handlers.close()  # The next Ctrl-C does not wait for the end of a step.
@@ -234,18 +205,18 @@ class EpochCheckpoint(ModelCheckpoint):
 def check_optimizer_state(checkpoint: Mapping[str, Any], model: Classifier, path: str) -> None:
     """Raise UsageError if a checkpoint's states of optimizer and scheduler do not fit the model's."""
     parameters = [nn.Parameter(torch.zeros_like(parameter)) for parameter in model.parameters()]
-    for parameter, is_trained in zip(parameters, trained_parameters(model), strict=True):
-        parameter.grad = torch.zeros_like(parameter) if is_trained else None
     optimizer, scheduler, _ = model.make_optimizer(parameters, steps_per_epoch=100)
-    if checkpoint["global_step"]:
-        optimizer.step()
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
     schedulers = [] if scheduler is None else [scheduler.state_dict()]
     expected = {"global_step": 0, "optimizer_states": [optimizer.state_dict()], "lr_schedulers": schedulers}
     found = _structure({key: checkpoint.get(key) for key in expected})
     for place, kind in _structure(expected).items():
-        if found.get(place) != kind:
-            reason = "has another type or shape" if place in found else "is missing"
-            raise UsageError(f"resume={path}: not a checkpoint of this run: {place[1:]} {reason}")
+        if place in found and found[place] != kind:
+            raise UsageError(f"resume={path}: not a checkpoint of this run: {place[1:]} has another type or shape")
+        if place not in found and ".state." not in place:  # A layer that is not used has no state.
+            raise UsageError(f"resume={path}: not a checkpoint of this run: {place[1:]} is missing")
 
 
 def _structure(state: Any, place: str = "") -> dict[str, object]:

@@ -11,6 +11,7 @@ from functools import cached_property
 
 import lightning.pytorch as pl
 import numpy as np
+import torch
 from omegaconf import DictConfig
 from scipy.ndimage import gaussian_filter1d
 
@@ -18,7 +19,7 @@ from mnist_lab.config.validate import validate
 from mnist_lab.data.batches import Batch, Batches
 from mnist_lab.errors import UsageError
 from mnist_lab.training.build import complete_data, make_data, make_trainable_model, set_up_classes
-from mnist_lab.training.runtime import explain_batch_size_errors, torch_settings
+from mnist_lab.training.runtime import explain_batch_size_errors, guest
 
 SMOOTHING = 8  # steps, the standard deviation of a Gaussian; an average of earlier losses alone would lag behind
 DECAY = 0.95  # of the exponential moving average of the losses that shows divergence
@@ -70,6 +71,7 @@ def longest_fall(values: list[float]) -> list[int]:
     return max(falls, key=len)
 
 
+@guest()
 def range_test(cfg: DictConfig, lowest: float = 1e-5, highest: float = 10.0, steps: int = 300) -> RangeTest:
     """Train a new network for some steps on training batches while the learning rate grows exponentially.
 
@@ -81,8 +83,9 @@ def range_test(cfg: DictConfig, lowest: float = 1e-5, highest: float = 10.0, ste
     if steps < 2 * MIN_STEPS:
         raise UsageError(f"--steps={steps}: must be {2 * MIN_STEPS} or more")
     validate(cfg)
-    with torch_settings(cfg.threads), explain_batch_size_errors(cfg.data):
-        cfg = complete_data(cfg)
+    cfg = complete_data(cfg)
+    torch.set_num_threads(cfg.threads or torch.get_num_threads())
+    with explain_batch_size_errors(cfg.data):
         pl.seed_everything(cfg.seed, workers=True, verbose=False)
         model = make_trainable_model(cfg)
         data = make_data(cfg, model)

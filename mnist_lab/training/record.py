@@ -8,7 +8,6 @@ from contextlib import contextmanager
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 from torch import nn
 
@@ -16,7 +15,7 @@ from mnist_lab.config.compose import config_options
 from mnist_lab.config.overrides import without_keys
 from mnist_lab.config.settings import original_overrides
 from mnist_lab.console import console
-from mnist_lab.errors import Interrupted, LabError, ProcessLost, UsageError, signal_name
+from mnist_lab.errors import Interrupted, LabError, ProcessLost, UsageError, handle_signals, signal_name
 from mnist_lab.formatting import format_command, format_count
 from mnist_lab.runs.checkpoints import completed_epochs, read_checkpoint
 from mnist_lab.runs.locks import wait_for_release
@@ -24,7 +23,7 @@ from mnist_lab.runs.record import RunRecord, RunState, current_time, package_ver
 from mnist_lab.runs.run import Run
 from mnist_lab.streams import stop_waiting_for_readers
 from mnist_lab.training.callbacks import ElapsedTime
-from mnist_lab.training.checkpointing import ignore_sigterm, raise_stop_signals, stop_signal
+from mnist_lab.training.checkpointing import raise_stop_signals, stop_signal
 from mnist_lab.training.runtime import is_first_process, is_process_lost, launch_command
 
 PROCESS_DIED = "another process of the run died"
@@ -47,18 +46,24 @@ def record_run(run: Run, cfg: DictConfig, model: nn.Module, elapsed: ElapsedTime
         if is_first_process() and not run.exists:
             raise LabError(f"{run}: the run folder was removed during the run, which cannot continue") from error
         if is_process_lost(error):
-            with ignore_sigterm():
+            # A launcher sends SIGTERM to the other processes when one has died.
+            with handle_signals({signal.SIGTERM: signal.SIG_IGN}):
                 _record_lost_process(run, elapsed)
                 log.info(PROCESS_DIED, exc_info=error)
                 rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
                 place = f"process {rank} of {world_size} on {socket.gethostname()}"
                 raise ProcessLost(f"{place}: {PROCESS_DIED}; {_resume_hint(run)}") from error
         number = stop_signal(error)
-        if number is not None:
-            _record_interruption(run, number, elapsed)
-            raise Interrupted(128 + number) from error
-        _record_failure(run, error, elapsed)
-        raise
+        if number is None:
+            if is_first_process():
+                _record_early_end(run, RunState.FAILED, f"{type(error).__name__}: {error}", elapsed)
+                log.info("the run failed", exc_info=error)
+            raise
+        if is_first_process():
+            _record_early_end(run, RunState.INTERRUPTED, signal_name(number), elapsed)
+            stop_waiting_for_readers()
+            console.print(f"interrupted ({signal_name(number)}); {_resume_hint(run)}", soft_wrap=True)
+        raise Interrupted(128 + number) from error
 
 
 def _record_lost_process(run: Run, elapsed: ElapsedTime) -> None:
@@ -68,20 +73,6 @@ def _record_lost_process(run: Run, elapsed: ElapsedTime) -> None:
         if not first_has_ended or run.info["status"] not in (RunState.RUNNING, RunState.KILLED):
             return
     _record_early_end(run, RunState.INTERRUPTED, PROCESS_DIED, elapsed)
-
-
-@rank_zero_only
-def _record_interruption(run: Run, number: signal.Signals, elapsed: ElapsedTime) -> None:
-    reason = signal_name(number)
-    _record_early_end(run, RunState.INTERRUPTED, reason, elapsed)
-    stop_waiting_for_readers()
-    console.print(f"interrupted ({reason}); {_resume_hint(run)}", soft_wrap=True)
-
-
-@rank_zero_only
-def _record_failure(run: Run, error: BaseException, elapsed: ElapsedTime) -> None:
-    _record_early_end(run, RunState.FAILED, f"{type(error).__name__}: {error}", elapsed)
-    log.info("the run failed", exc_info=error)
 
 
 def _record_early_end(run: Run, status: RunState, reason: str, elapsed: ElapsedTime) -> None:

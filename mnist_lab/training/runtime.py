@@ -45,35 +45,18 @@ def is_first_process() -> bool:
 
 
 @contextmanager
-def torch_settings(threads: int | None) -> Iterator[None]:
-    """Set the number of torch's threads, unless None, within the block; restore all settings of the process after it.
-
-    Lightning or a callback may have changed them: those of torch and cuDNN, and environment variables.
-    """
-    count, deterministic = torch.get_num_threads(), torch.get_deterministic_debug_mode()
-    precision, environment = torch.get_float32_matmul_precision(), dict(os.environ)
-    cudnn = (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic)
-    torch.set_num_threads(threads or count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(count)
-        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = cudnn
-        torch.set_deterministic_debug_mode(deterministic)
-        torch.set_float32_matmul_precision(precision)
-        os.environ.clear()
-        os.environ.update(environment)
-
-
-@contextmanager
 def guest() -> Iterator[None]:
-    """Leave the caller's random generators and handler of Ctrl-C as they were after the block; Lightning is quiet.
+    """Leave the process as it was before the block; Lightning is quiet within it.
 
+    That is random generators, threads, settings of torch and cuDNN, environment variables and the handler of Ctrl-C.
     Ctrl-C ends the block in KeyboardInterrupt: a notebook would take SystemExit for the end of its program.
     """
     was_used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     gpus = range(torch.cuda.device_count()) if was_used else ()
     python, numpy, handler = random.getstate(), np.random.get_state(), signal.getsignal(signal.SIGINT)
+    threads, deterministic = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    precision, environment = torch.get_float32_matmul_precision(), dict(os.environ)
+    cudnn = (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic)
     try:
         with torch.random.fork_rng(gpus), quiet_lightning():
             yield
@@ -88,6 +71,12 @@ def guest() -> Iterator[None]:
             torch.cuda.manual_seed_all(torch.initial_seed())
         if handler is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, handler)  # After one Ctrl-C, Lightning ignores all others.
+        torch.set_num_threads(threads)
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = cudnn
+        torch.set_deterministic_debug_mode(deterministic)
+        torch.set_float32_matmul_precision(precision)
+        os.environ.clear()
+        os.environ.update(environment)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
+import torch
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
@@ -43,7 +44,7 @@ from mnist_lab.training.loggers import restore_logs, tensorboard_writers
 from mnist_lab.training.multistep import MultiStep, choose_group_size, find_callbacks
 from mnist_lab.training.progress import print_status, results_table
 from mnist_lab.training.record import device_name, record_run
-from mnist_lab.training.runtime import explain_batch_size_errors, guest, is_first_process, torch_settings
+from mnist_lab.training.runtime import explain_batch_size_errors, guest, is_first_process
 from mnist_lab.training.trackers import track
 
 ENOUGH_STEPS = 300  # In fewer, even a small network may learn nothing.
@@ -79,7 +80,7 @@ def train(cfg: DictConfig) -> Run:
     if resumed:
         cfg = keep_data_settings(cfg, resumed)
     # An earlier run's folder is locked before its checkpoint is read, a new run's when it is made.
-    with torch_settings(cfg.threads), lock_run(run) if cfg.resume else nullcontext():
+    with lock_run(run) if cfg.resume else nullcontext():
         return _train(cfg)
 
 
@@ -87,6 +88,7 @@ def _train(cfg: DictConfig) -> Run:
     """Train and test for a valid configuration."""
     run, elapsed = Run(Path(cfg.folder)), ElapsedTime()
     cfg = complete_data(cfg)
+    torch.set_num_threads(cfg.threads or torch.get_num_threads())
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     model = make_trainable_model(cfg)
     with explain_batch_size_errors(cfg.data):

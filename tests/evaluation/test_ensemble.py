@@ -127,7 +127,7 @@ def test_top_takes_the_best_by_validation_whatever_the_test_says(command: Comman
 def test_every_command_takes_an_ensemble(command: Command, runs: list[Run]) -> None:
     ensemble = str(make_ensemble(runs, Path("runs/both"))[0])
     accuracy = f"{Run(Path(ensemble)).info['metrics']['test/acc']:.2%}"
-    for form in ("onnx", "torch_export", "safetensors", "state_dict"):
+    for form in ("onnx", "state_dict"):
         outcome = command("export", ensemble, "--format", form, data=False)
         assert (outcome.status, outcome.err) == (0, "")
     card = Path("runs/both/exports/ensemble.pt.md").read_text()

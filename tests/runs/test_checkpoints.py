@@ -137,7 +137,6 @@ def change(whole: dict[str, Any], place: str, value: object) -> dict[str, Any]:
 DROP = object()
 UNFIT = {  # The check of the optimizer and the scheduler refuses these.
     "optimizer_states 0 param_groups 0 lr": DROP,
-    "optimizer_states 0 state 3": DROP,
     "optimizer_states 0 state 0 exp_avg": torch.zeros(3),
     "lr_schedulers": [],
     "global_step": "x",

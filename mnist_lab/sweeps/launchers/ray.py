@@ -2,13 +2,13 @@
 
 import os
 import signal
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError, TaskCancelledError
 
+from mnist_lab.errors import handle_signals
 from mnist_lab.runs.locks import STALE_AFTER
 from mnist_lab.runs.sweep import Sweep
 from mnist_lab.sweeps.jobs import run_in_own_process
@@ -47,7 +47,7 @@ class RayLauncher(Launcher):
     def start(self, sweep: Sweep, ids: Sequence[str], run_here: Callable[[str], None]) -> None:
         connect(self.init)
         with hide_ctrl_c_from_children():
-            task = ray.remote(_run).options(**self.remote)
+            task = ray.remote(run_in_own_process).options(**self.remote)
             self.tasks |= {id: task.remote(str(sweep.folder), id) for id in ids}
             self.jobs |= dict.fromkeys(ids, LaunchedJob(Stage.PENDING))
 
@@ -85,14 +85,7 @@ def connect(init: Mapping[str, Any]) -> None:
     settings = dict(init) | {"address": init.get("address") or "local"}  # Without an address, Ray joins any cluster.
     if settings["address"] != "local":
         settings["object_store_memory"] = None  # Ray refuses this setting where it does not start the store.
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    with hide_ctrl_c_from_children():
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    with handle_signals(before), hide_ctrl_c_from_children():
         if not ray.is_initialized():
             ray.init(**settings)
-    if threading.current_thread() is threading.main_thread():
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _run(folder: str, id: str) -> bool:
-    return run_in_own_process(folder, id)
