@@ -212,7 +212,7 @@ def _next_commands(run: Run, info: RunRecord) -> list[tuple[str, str]]:
         commands.append(("Continue its sweep", sweep.record["command"]))
     elif run.checkpoint("last") and not info["members"]:
         if info["status"] == RunState.FINISHED:
-            more = [f"resume={run}", f"trainer.max_epochs={info['max_epochs'] + 1}"]
+            more = [f"resume={run}", f"trainer.max_epochs={(info['max_epochs'] or 0) + 1}"]
             commands.append(("Train it for one more epoch", format_command(more)))
         else:
             commands.append(("Continue where it stopped", format_command([f"resume={run}"])))

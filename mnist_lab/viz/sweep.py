@@ -240,7 +240,7 @@ def plot_coordinates(results: Results, keys: Sequence[str]) -> Figure:
     for slot, (state, members) in enumerate(states.items()):
         colour = COLOURS["wrong" if state == RunState.FAILED else "soft"]
         axes.text(SLOT * slot, len(keys) + 0.1, state, va="top", ha="center", color=colour)
-        form = (0, (6, 2, 1, 2, 1, 2)) if state == RunState.FAILED else "-."
+        form = "-." if state == RunState.FAILED else (0, (6, 2, 1, 2, 1, 2))
         style: dict[str, Any] = {"color": colour, "linewidth": 0.8, "linestyle": form}
         for job in members:
             plot_line(job, SLOT * slot, _explain(results, job), **style, label=state if job is members[0] else "")

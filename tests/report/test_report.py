@@ -245,7 +245,7 @@ def test_figures_are_those_of_the_run_and_of_its_predictions(lab: Lab, visit: Vi
     page.locator("details").evaluate_all("all => all.forEach(each => each.open = true)")
     assert cells(page, "#precision") == [list(row) for row in class_rows(made)]
     assert page.locator("#ece").inner_text() == f"{made.calibration_error():.2%}"
-    assert page.locator("#worst ~ .gallery li").count() == min(wrong, 24) > 0
+    assert page.locator("#worst ~ .gallery").first.locator("li").count() == min(wrong, 24) > 0
     pairs = [f"{i} as {j}: {count}" for i, j, count in most_confused(made.confusion())]
     assert page.locator(".pair").all_inner_texts() == pairs
     curve = lab.run.curve("val/acc")
