@@ -2,7 +2,6 @@
 
 import base64
 import io
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,11 +17,11 @@ from mnist_lab.viz.model import MAX_NAME, compute_features, describe_prediction,
 from mnist_lab.viz.style import shorten_name
 
 MAX_IMAGES, MAX_WRONG = 1500, 1000  # images on a page, and wrong ones among them
-MAX_EXAMPLES = 12  # right images of each kind
+MAX_EXAMPLES = 12  # right images
 MAX_FILTERS = 64
 COLUMNS = 50  # pictures in a row of the sheet
 LEVELS = 15  # With 256 levels of grey instead of these, the sheet would be half as large again.
-WIDTH, HEIGHT, MARGIN = 1000, 640, 24  # units of the map
+WIDTH, HEIGHT, MARGIN = 1000, 760, 50  # units of the map
 LETTER, LINE = 28, 44  # units of a label on the map
 
 
@@ -31,12 +30,10 @@ def image_values(trained: TrainedRun) -> dict[str, Any]:
     made, data = trained.predictions, trained.data
     sure, predicted = made.probabilities.max(1).values, made.predicted
     right = (predicted == made.labels).nonzero().flatten()
-    by_sureness = right[sure[right].argsort(stable=True)].tolist()
-    surest = [*dict(sorted({int(predicted[i]): i for i in by_sureness}.items())).values()]  # the last of each class
-    examples = {"closest": by_sureness[:MAX_EXAMPLES], "surest": surest[:: math.ceil(len(surest) / MAX_EXAMPLES) or 1]}
+    closest = right[sure[right].argsort(stable=True)][:MAX_EXAMPLES].tolist()
     worst = made.worst(MAX_WRONG).tolist()
     some = right[torch.linspace(0, len(right) - 1, min(len(right), MAX_IMAGES - len(worst))).long()].tolist()
-    shown = list(dict.fromkeys([*worst, *examples["closest"], *examples["surest"], *some]))
+    shown = list(dict.fromkeys([*worst, *closest, *some]))
     points, method = place_images(trained, shown)
     classes = list(zip(made.labels[shown].tolist(), predicted[shown].tolist(), strict=True))
     names = [shorten_name(name, MAX_NAME) for name in made.classes]
@@ -51,7 +48,7 @@ def image_values(trained: TrainedRun) -> dict[str, Any]:
         "columns": COLUMNS,
         "names": names,
         "is_ink": data.is_ink,
-        **{name: [shown.index(i) for i in chosen] for name, chosen in examples.items()},
+        "closest": [shown.index(i) for i in closest],
         "map": {"size": (WIDTH, HEIGHT), "method": method, "labels": place_names(points, classes, names)},
         "filters": filter_values(trained),
     }
@@ -74,7 +71,7 @@ def place_images(trained: TrainedRun, shown: Sequence[int]) -> tuple[Tensor, str
     points = (points - points.min(0).values) / (points.max(0).values - points.min(0).values).clamp_min(1e-12)
     places = MARGIN + points * (torch.tensor([WIDTH, HEIGHT]) - 2 * MARGIN)
     share = (lengths[:2].square().sum() / rows.square().sum().clamp_min(1e-12)).item()
-    method = f"the two principal components (PCA) of the {rows.shape[1]} {what}, with {share:.0%} of the variance"
+    method = f"the first two principal components (PCA) of the {rows.shape[1]} {what}, with {share:.0%} of the variance"
     return places.round().long(), method
 
 

@@ -1,20 +1,21 @@
 """The values of a run's page."""
 
 import re
-import statistics
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from mnist_lab.config.compose import compose
-from mnist_lab.config.metric_names import IMAGES_PER_SECOND, METRIC_NAMES, TEST_ACC, TEST_BALANCED_ACC, VAL_ACC
+from mnist_lab.config.compose import compose, config_options
+from mnist_lab.config.metric_names import TEST_ACC, TEST_BALANCED_ACC, VAL_ACC
+from mnist_lab.config.presets import find_presets
 from mnist_lab.config.settings import differing_settings
 from mnist_lab.errors import UsageError
 from mnist_lab.evaluation.predictions import Predictions, TrainedRun
 from mnist_lab.export.model_card import describe_preset
-from mnist_lab.formatting import format_command, format_date, format_duration, format_held_out, format_value
+from mnist_lab.formatting import format_command, format_date, format_duration, format_value
 from mnist_lab.report.images import image_values
+from mnist_lab.report.sweep import describe_limits
 from mnist_lab.runs.checkpoints import checkpoint_epoch, read_checkpoint
 from mnist_lab.runs.listing import format_cell
 from mnist_lab.runs.record import RunRecord, RunState
@@ -26,21 +27,8 @@ from mnist_lab.viz.model import plot_reliability
 from mnist_lab.viz.save import inline_svg
 
 MAX_PAIRS = 5  # pairs of classes most often confused
-# The settings that matter most for the result, with their keys.
-SETTINGS = {
-    "data set": "data.source.name",
-    "batch size": "data.batch_size",
-    "optimizer": "optimizer",
-    "scheduler": "scheduler",
-    "augmentation": "augmentation",
-    "test-time augmentation": "test_augmentation",
-    "label smoothing": "label_smoothing",
-    "class weights": "class_weights",
-    "averaged weights": "callbacks.ema",
-    "epochs": "trainer.max_epochs",
-    "precision": "trainer.precision",
-    "seed": "seed",
-}
+# A page has the values of these settings, if they are set, and of those that differ from the defaults.
+SETTINGS = ("data.batch_size", "data.val_size", "augmentation", "optimizer", "scheduler", "trainer.max_epochs", "seed")
 HIDDEN = re.compile(r"data\.source\.(?!(name|split|path)$)")  # settings that are left out of the table of differences
 
 
@@ -56,30 +44,23 @@ def run_page(run: Run) -> dict[str, Any]:
     names = [OmegaConf.select(config, f"data.source.{key}") for key in ("name", "split")]
     data_set = " ".join(str(name) for name in names if name) or "your own data"
     figures = {"Accuracy": plot_accuracy(run), "Loss": plot_loss(run)}
-    curves = {name: run.curve(name) for name in METRIC_NAMES}
-    curves = {name: curve for name, curve in curves.items() if curve}
     differences = differing_settings(config, compose()).items()
+    result, *tiles = _tiles(info, rows, tested, epochs)
     return {
         "title": f"{info['model']} on {data_set}",
         "status": info["status"],
         "subtitle": f"{format_date(info['started'])}, {run}",
         "notes": _status_notes(run, info, epochs),
-        "tiles": _tiles(info, rows, tested, epochs),
+        "tiles": [result, *_comparison(info, data_set, tested), *tiles],
         "settings": _main_settings(info, config, run),
         "differences": [(key, *map(format_value, values)) for key, values in differences if not HIDDEN.match(key)],
         "config": run.config_path.read_text(encoding="utf-8"),
         "curves": [(name, inline_svg(figure, name)) for name, figure in figures.items() if figure.axes[0].get_lines()],
         "tutorial": describe_preset(run) if run.tutorial.get("published") else None,
-        "epoch_heads": ["epoch", *curves],
-        "epochs": [
-            [f"{x:g}", *(format_cell(name, curve.get(x)) for name, curve in curves.items())]
-            for x in sorted({x for curve in curves.values() for x in curve})
-        ],
         "kind": "digit" if data_set == "MNIST" else "class",
         "tested": tested,
         "untested": untested,
-        "environment": _environment(info, rows),
-        "commands_again": _next_commands(run, info),
+        "commands_next": _next_commands(run, info),
     }
 
 
@@ -101,9 +82,9 @@ def describe_test_set(run: Run) -> tuple[dict[str, Any] | None, str]:
     counts = predictions.confusion()
     diagonal = counts.diagonal().diag()
     count, wrong = int(counts.sum()), int((counts - diagonal).sum())
-    recorded = info["metrics"].get(TEST_ACC)
+    recorded, part = info["metrics"].get(TEST_ACC), " for a part of the test images" * ("test" in info["partial"])
     if recorded is not None and round(abs(recorded - predictions.accuracy) * count) > 0:
-        note += f"; recorded by the run: {recorded:.2%}, evaluated now in float32: {predictions.accuracy:.2%}"
+        note += f"; recorded by the run{part}: {recorded:.2%}, evaluated now in float32: {predictions.accuracy:.2%}"
     return image_values(trained) | {
         "note": note,
         "accuracy": predictions.accuracy,
@@ -144,8 +125,7 @@ def _status_notes(run: Run, info: RunRecord, epochs: str) -> list[str]:
         RunState.FAILED: f"This run failed: {info['error']}",
     }.get(info["status"])
     if reason is None:
-        names = " and ".join(info["partial"])
-        return [f"Its {names} metrics are those of a part of the set."] if names else []
+        return describe_limits(info)
     has_traceback = info["status"] == RunState.FAILED and run.log_path.exists()
     where = f" Its traceback is in {run.log_path.name} in the run folder." if has_traceback else ""
     return [reason, f"Epochs done: {epochs}. This page shows the results so far.{where}"]
@@ -156,7 +136,7 @@ def _tiles(
 ) -> list[tuple[str, str, str]]:
     """Return the main results: name, value, note."""
     is_finished, metrics = info["status"] == RunState.FINISHED, info["metrics"]
-    accuracy = metrics.get(TEST_ACC) if is_finished else None
+    accuracy = metrics.get(TEST_ACC) if is_finished and not (tested and "test" in info["partial"]) else None
     if tested:
         accuracy, note = tested["accuracy"] if accuracy is None else accuracy, tested["note"]
     else:
@@ -174,68 +154,66 @@ def _tiles(
         weights = info["tested"] if is_finished else None
         note = f"in epoch {weights['epoch']}, the one tested" if weights else "on the images held out"
         tiles.append(("validation accuracy", f"{validation[VAL_ACC]:.2%}", note))
-    if tested:
-        tiles.append(("calibration error", tested["calibration_error"], "expected; 0 is best"))
     return tiles
 
 
+def _comparison(info: RunRecord, data_set: str, tested: dict[str, Any] | None) -> list[tuple[str, str, str]]:
+    """Return what the test accuracy compares with: that of a preset with the same network, or else of a guess."""
+    network = f"override /model: {info['model']}\n"
+    presets = [preset for preset in find_presets() if preset.measured and network in preset.path.read_text("utf-8")]
+    if presets and data_set == "MNIST":
+        preset = next((preset for preset in presets if f"experiment={preset.name}" in info["overrides"]), presets[0])
+        accuracy, _, deviation = preset.measured["accuracy"].removesuffix(" %").partition(" ± ")
+        note = f"experiment={preset.name}, ± {deviation} over {preset.measured['seeds']} seeds"
+        return [("for comparison", f"{accuracy}%", note)]
+    if tested:
+        share = max(map(sum, tested["counts"])) / tested["images"]
+        return [("for comparison", f"{share:.2%}", "always the most frequent class")]
+    return []
+
+
 def _main_settings(info: RunRecord, config: DictConfig, run: Run) -> list[tuple[str, str]]:
-    """Return the settings that matter most for the result, and the user's tags and note."""
-    annotations, members = read_annotations(run), info["members"] or ()
+    """Return the settings that matter most for the result, the user's tags and note, and where the run was trained."""
+    annotations, members, git = read_annotations(run), info["members"] or (), info["git"]
     networks = [f"{member['model']} ({format_cell(TEST_ACC, member['metrics'].get(TEST_ACC))})" for member in members]
-    held_out = OmegaConf.select(config, "data.source.validation") or config.data.get("val_size")
     rows = [
-        ("network", f"{info['model']}, {info['parameters']:,} parameters"),
         ("members", ", ".join(networks)),
-        ("images held out for validation", format_held_out(held_out)),
-        *((label, _describe_setting(OmegaConf.select(config, key))) for label, key in SETTINGS.items()),
+        *((key, _describe_setting(OmegaConf.select(config, key))) for key in SETTINGS),
         ("tags", " ".join(annotations["tags"])),
         ("note", annotations["note"] or ""),
         ("settings of", describe_preset(run) if run.tutorial else ""),
+        ("trained on", ", ".join(filter(None, (info["device"], info["processor"])))),
+        ("commit", f"{git['commit'][:12]}{' with changes' * git['changed']}" if git else ""),
+        ("versions", ", ".join(map(" ".join, info["versions"].items()))),
     ]
     return [(name, value) for name, value in rows if value]
 
 
 def _describe_setting(value: Any) -> str:
-    """Format a value, or the class and the arguments of an optimizer or the like, in one line."""
+    """Format a value that is set, or the class and the arguments of an optimizer or the like, in one line."""
     if not isinstance(value, DictConfig):
-        return "none" if value is None else format_value(value)
+        return "" if value is None else format_value(value)
     arguments = [f"{key}={format_value(value[key])}" for key in map(str, value) if not key.startswith("_")]
-    return " ".join([str(value.get("_target_", "none")).rpartition(".")[2], *arguments])
-
-
-def _environment(info: RunRecord, rows: list[dict[str, float]]) -> list[tuple[str, str]]:
-    """Return when, where and how long the run was trained, and the versions of the code."""
-    speeds = [row[IMAGES_PER_SECOND] for row in rows if IMAGES_PER_SECOND in row]
-    times, seconds, git = {"total time": "total", "training and validation": "fit"}, info["seconds"], info["git"]
-    return [
-        ("started", format_date(info["started"])),
-        ("ended", format_date(info["finished"])),
-        *((label, format_duration(seconds[key])) for label, key in times.items() if key in seconds),
-        ("training images per second", f"{statistics.fmean(speeds):,.0f}" if speeds else "-"),
-        ("steps", f"{info['steps']:,}"),
-        ("device", info["device"] or "-"),
-        ("processor", info["processor"] or "-"),
-        ("git commit", f"{git['commit'][:12]}, {'with changes' if git['changed'] else 'unchanged'}" if git else "-"),
-        *info["versions"].items(),
-    ]
+    return " ".join([str(value.get("_target_", "")).rpartition(".")[2], *arguments])
 
 
 def _next_commands(run: Run, info: RunRecord) -> list[tuple[str, str]]:
-    """Return the commands that train, continue and test the run: what each does, and the command."""
-    commands = [(f"{'Make' if info['members'] else 'Train'} it again, in a new folder:", info["command"] or "")]
-    sweep = Sweep(run.folder.absolute().parent)
+    """Return the commands that look at the run, compare it and train it further: what each does, and the command."""
+    commands, sweep = [], Sweep(run.folder.absolute().parent)
+    if run.checkpoint("last") or run.checkpoint("best"):
+        commands.append(("Draw digits for it, and see its layers", format_command(["draw", str(run)])))
+        commands.append(("See all its errors, and labels that may be wrong", format_command(["data", str(run)])))
+        data = [override for override in info["overrides"] if re.match(r"\+*data(=|\.source)", override)]
+        options = config_options(info["config_dir"], info["config_name"])
+        other = format_command([*options, f"model={'mlp' if info['model'] == 'lenet' else 'lenet'}", *data])
+        comparison = format_command(["compare", str(run), "latest"])
+        commands.append(("Train another network, and compare both", f"{other}\n{comparison}"))
     if sweep.exists:
-        commands.append(("Continue its sweep:", sweep.record["command"]))
+        commands.append(("Continue its sweep", sweep.record["command"]))
     elif run.checkpoint("last") and not info["members"]:
         if info["status"] == RunState.FINISHED:
             more = [f"resume={run}", f"trainer.max_epochs={(info['max_epochs'] or 0) + 1}"]
-            commands.append(("Train it for one more epoch, in its folder:", format_command(more)))
+            commands.append(("Train it for one more epoch", format_command(more)))
         else:
-            commands.append(("Continue where it stopped, in its folder:", format_command([f"resume={run}"])))
-    if run.checkpoint("last") or run.checkpoint("best"):
-        commands.append(("Draw digits for it, and see its layers:", format_command(["draw", str(run)])))
-        commands.append(("Test it again:", format_command(["test", str(run)])))
-    if info["git"] and info["git"].get("restore"):
-        commands.append(("Get its code again:", info["git"]["restore"]))
-    return commands
+            commands.append(("Continue where it stopped", format_command([f"resume={run}"])))
+    return [*commands, ("Make it again, in a new folder", info["command"] or "")]

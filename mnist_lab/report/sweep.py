@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from mnist_lab.config.metric_names import TEST_ACC, in_words
 from mnist_lab.formatting import display_path, format_accuracy, format_command, format_date, format_duration
 from mnist_lab.report.importance import importances
 from mnist_lab.runs.ranking import Results, spread
-from mnist_lab.runs.record import RunState
+from mnist_lab.runs.record import RunRecord, RunState
 from mnist_lab.runs.run import Run, start_timestamp
 from mnist_lab.runs.sweep import Job, Sweep
 from mnist_lab.viz.curves import METRICS
@@ -30,13 +31,14 @@ def sweep_page(sweep: Sweep, path: Path) -> dict[str, Any]:
     """Return the values of sweep.html.j2 for a sweep in any state; `path` is where the page will be."""
     results = Results.of(sweep)
     numbers = {job.id: number for number, job in enumerate(results.jobs, 1)}
-    keys = [key for key in results.varied if key != "seed"]
-    importance, method = importances(results, keys)
-    keys.sort(key=lambda key: -importance.get(key, 0.0))
+    swept = [key for key in results.varied if key != "seed"]
+    importance, method = importances(results, swept)
+    keys = sorted(swept, key=lambda key: -importance.get(key, 0.0))
     states = Counter(job.state for job in results.jobs)
     first = min((job.info for job in results.jobs if job.info), key=start_timestamp, default=None)
     figures = {f"Validation {label}": plot_sweep_curves(results, name) for name, (label, _) in METRICS.items()}
     return {
+        "notes": describe_limits(results.winner[0].info) if results.winner else [],
         "title": sweep.folder.name,
         "status": next((state for state in UNFINISHED if states[state]), RunState.FINISHED),
         "finished": states[RunState.FINISHED],
@@ -44,16 +46,14 @@ def sweep_page(sweep: Sweep, path: Path) -> dict[str, Any]:
         "tiles": _tiles(results, states),
         "metric": in_words(results.metric),
         "seeds": "seed" in results.varied,
-        "ranked_heads": ["validation", *(results.heads[key] for key in keys), "behind", "time"],
+        "ranked_heads": ["validation", *(results.heads[key] for key in swept), "behind", "time"],
         "ranked": [
-            (_ranking_row(results, group, keys), [numbers[job.id] for job in group])
+            (_ranking_row(results, group, swept), [numbers[job.id] for job in group])
             for group in results.ranked[:MAX_RANKS]
         ],
         "places": len(results.ranked),
-        "commands_best": _best_commands(results),
         "importance": [(results.heads[key], f"{100 * value:.0f}") for key, value in importance.items()],
         "method": method,
-        "coordinates": inline_svg(plot_coordinates(results, keys), "Settings") if results.ranked and keys[1:] else "",
         "pictures": _pictures(results, keys),
         "heat": is_grid(results, keys),
         "states": states,
@@ -64,11 +64,16 @@ def sweep_page(sweep: Sweep, path: Path) -> dict[str, Any]:
             (error, [numbers[job.id] for job in results.jobs if job.error == error])
             for error in dict.fromkeys(job.error for job in results.jobs if job.error)
         ],
-        "commands_again": [
-            ("The same command skips finished jobs and continues with the others:", sweep.record["command"]),
-            ("Write this page again:", format_command(["report", display_path(sweep.folder)])),
-        ],
+        "commands_next": _next_commands(results),
     }
+
+
+def describe_limits(info: RunRecord) -> list[str]:
+    """Say that a run has used only a part of the images, if it has."""
+    limits = ", ".join(override.lstrip("+") for override in info["overrides"] if "trainer.limit_" in override)
+    sets = " and ".join(info["partial"]).replace("val", "validation")
+    effect = f", so that the recorded {sets} accuracy is not that of the whole set" if sets else ""
+    return [f"Only a part of the images was used{effect}: {limits or 'limited batches'}."] if limits or sets else []
 
 
 def _tiles(results: Results, states: Counter[RunState]) -> list[tuple[str, str, str]]:
@@ -103,25 +108,28 @@ def _ranking_row(results: Results, group: list[Job], keys: list[str]) -> list[st
     return [format_accuracy(**own), *settings, behind, format_duration(entry["seconds"])]
 
 
-def _best_commands(results: Results) -> list[tuple[str, str]]:
-    """Return the commands for the best settings: what each does, and the command."""
-    job, command, seeds = results.best_job, results.command, len(results.winner)
-    if job is None or command is None:
-        return []
-    again = "Train with them again" + (f", with their {seeds} seeds:" if seeds > 1 else ":")
-    best = f"Report of their best run, seed {job.info['seed']}:"
-    return [(again, command), (best, format_command(["report", display_path(job.folder)]))]
+def _next_commands(results: Results) -> list[tuple[str, str]]:
+    """Return the commands for the best settings and for the whole sweep: what each does, and the command."""
+    commands, seeds = [], len(results.winner)
+    if results.best_job and results.command:
+        best = display_path(results.best_job.folder)
+        again = f"Train the best settings again, {f'with {seeds} seeds' if seeds > 1 else 'on all images'}"
+        whole = re.sub(r" '?\+*trainer\.limit_\w+=\S+", "", results.command)
+        commands = [(again, whole), ("See the errors of the best run", format_command(["report", best]))]
+        commands.append(("Draw digits for it", format_command(["draw", best])))
+    return [*commands, ("Continue the sweep; finished jobs are skipped", results.sweep.record["command"])]
 
 
 def _pictures(results: Results, keys: list[str]) -> list[tuple[str, str]]:
-    """Return a heat map of two settings, or the responses to all, with headings."""
+    """Return a heat map of two settings, or parallel coordinates and the responses to all, with headings."""
     if not results.ranked:
         return []
     if is_grid(results, keys):
         across, up = sorted(keys, key=results.varied.index)
         heading = f"By {results.heads[across]} and {results.heads[up]}"
         return [(heading, inline_svg(plot_accuracy_map(results, across, up), "Heat map"))]
-    figures = {f"By {results.heads[key]}": plot_response(results, key) for key in keys}
+    figures = {"From settings to accuracy": plot_coordinates(results, keys)} if keys[1:] else {}
+    figures |= {f"By {results.heads[key]}": plot_response(results, key) for key in keys}
     return [(heading, inline_svg(figure, heading)) for heading, figure in figures.items()]
 
 

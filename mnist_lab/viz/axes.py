@@ -108,7 +108,7 @@ def show_end(axes: Axes, name: str, count: int | None = None) -> None:
     if best - worst > MIN_CUT * (best - low):
         margin = max(0.05 * (best - low), 0.001 * (best - worst))  # The end may be a single value.
         axes.set_ylim(*sorted((sign * (low - margin), sign * (best + margin))))
-        note_cut(axes, sign * worst, above=sign < 0)
+        note_cut(axes, sign * worst, "%" * (sign > 0), above=sign < 0)
     else:
         low = worst
     for line, each in zip(lines, points, strict=True):
@@ -116,10 +116,15 @@ def show_end(axes: Axes, name: str, count: int | None = None) -> None:
             _mark_points(axes, line, each[:, 1] < low, above=sign < 0)
 
 
-def note_cut(axes: Axes, most: float, *, above: bool) -> None:
+def note_cut(axes: Axes, most: float, unit: str = "", *, above: bool) -> None:
     """Note that points are above or below the axes, and the farthest of them."""
-    text = f"{'▲ cut off: up' if above else '▼ cut off: down'} to {float(f'{most:.3g}'):,g}"
-    axes.set_title(text, loc="right", y=1, fontsize=8.5, color=COLOURS["soft"])
+    add_note(axes, f"{'▲ cut off: up' if above else '▼ cut off: down'} to {float(f'{most:.3g}'):,g}{unit}")
+
+
+def add_note(axes: Axes, text: str) -> None:
+    """Add a note above the axes."""
+    notes = f"{axes.get_title('right')}, {text}".removeprefix(", ")
+    axes.set_title(notes, loc="right", y=1, fontsize=8.5, color=COLOURS["soft"])
 
 
 def _mark_points(axes: Axes, line: Line2D, is_cut: np.ndarray, *, above: bool) -> None:

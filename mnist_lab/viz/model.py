@@ -77,10 +77,10 @@ def describe_prediction(
 
 
 def format_probability(share: float) -> str:
-    """Format a probability in per cent, without rounding it to 0 or 1."""
-    if 0.9995 <= share < 1:
+    """Format a probability in per cent; none looks like 0 or 1, which rounding alone may have made of it."""
+    if share >= 0.9995:
         return "> 99.9%"
-    return "< 0.1%" if 0 < share < 0.0005 else f"{share:.1%}"
+    return "< 0.1%" if share < 0.0005 else f"{share:.1%}"
 
 
 def plot_worst_errors(

@@ -1,10 +1,11 @@
 """Figures of a sweep's results by its settings: heat maps, response, ranking, coordinates, learning curves."""
 
+import itertools
 import math
-import operator
 import statistics
+import textwrap
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,24 +21,28 @@ from mnist_lab.config.metric_names import VAL_ACC, in_words, is_accuracy
 from mnist_lab.formatting import format_accuracy
 from mnist_lab.runs.listing import format_cell
 from mnist_lab.runs.ranking import Results, describe_job, mean, spread
-from mnist_lab.runs.record import DONE, RunState
+from mnist_lab.runs.record import RunState
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job
-from mnist_lab.viz.axes import find_floor, finish_axes, place_values, plot_means, show_end, sort_key
+from mnist_lab.viz.axes import add_note, find_floor, finish_axes, note_cut, place_values, plot_means, show_end, sort_key
 from mnist_lab.viz.curves import LEGEND_ROW, METRICS, SETS
-from mnist_lab.viz.style import COLOURS, FILL, HEIGHT, LETTER, WIDTH, set_title, set_tooltips, shorten_name, styled
+from mnist_lab.viz.style import COLOURS, FILL, HEIGHT, LETTER, WIDTH, set_tooltips, shorten_name, styled
 
 LABELS = METRICS | {"balanced_acc": ("balanced accuracy (%)", 100)}
 CELL = 0.75, 0.45  # inches of a cell in a heat map
+WORST = 0.08  # the strength of the palest colour in a heat map; the strongest has 1
 MAX_CURVES = 10
 MAX_LINES = 300  # Parallel coordinates show so many places in the ranking.
-MAX_LETTERS = 48  # A longer name is shortened.
+MAX_LETTERS = 48  # A longer name at an axis is shortened.
+LEGEND_LETTERS = 40  # A longer name in a legend has several lines.
 ROW = 0.68  # inches of an axis of parallel coordinates
 MAX_TEXTS = 6  # at one of these axes
 SLOT = 0.2  # the width of the name of a state on the last one, as a part of it
 # The lines of the first three places differ without colour, too.
 FIRST = (("s-", 2.0), ("o--", 1.5), ("^:", 1.8))  # their markers, lines and widths
 NAMES = ("best", "second", "third")
+# The marks of jobs that ended without a rank, in texts and in charts.
+MARKS = {RunState.PRUNED: "○o", RunState.PAUSED: "◇D", RunState.FAILED: "×x"}
 POINTS: dict[str, Any] = {"color": COLOURS["val"], "markersize": 7, "markeredgecolor": COLOURS["paper"]}
 
 
@@ -50,7 +55,7 @@ def plot_heat_map(runs: Sequence[Run], across: str, up: str, metric: str = VAL_A
     for run in runs:
         place = OmegaConf.select(run.config, up), OmegaConf.select(run.config, across)
         groups.setdefault(place, []).append(run.info["metrics"][metric])
-    return _draw_heat_map({place: statistics.fmean(values) for place, values in groups.items()}, across, up, metric)
+    return _draw_heat_map({place: statistics.fmean(values) for place, values in groups.items()}, across, up, metric, {})
 
 
 def plot_accuracy_map(results: Results, across: str, up: str) -> Figure:
@@ -76,20 +81,17 @@ def _draw_heat_map(
     across: str,
     up: str,
     metric: str,
-    words: Mapping[tuple[Any, Any], str] = MappingProxyType({}),
+    words: Mapping[tuple[Any, Any], str],
 ) -> Figure:
     """Draw values by two settings, (up, across), with a frame around the best; a cell may have a word, too."""
-    # A colour's strength is the share of results that are no better; by value, one bad result would hide the others.
     kind, name = metric.split("/")
     label, factor = LABELS[name]
-    digits = 2 if is_accuracy(metric) else 4
-    is_no_worse = operator.ge if is_accuracy(metric) else operator.le
+    digits, sign = (2, 1) if is_accuracy(metric) else (4, -1)
     rows, columns = (sorted({place[i] for place in (*means, *words)}, key=sort_key) for i in (0, 1))
     cells = {(columns.index(column), rows.index(row)): factor * value for (row, column), value in means.items()}
-    colours = {
-        spot: (COLOURS["val"], statistics.fmean(is_no_worse(value, other) for other in cells.values()))
-        for spot, value in cells.items()
-    }
+    merits = sorted(sign * value for value in cells.values())
+    floor, most = find_floor(merits), merits[-1]
+    strengths = {spot: max(WORST, 1 - (most - sign * value) / (most - floor or 1)) for spot, value in cells.items()}
     names = [[shorten_name(str(value), MAX_LETTERS) for value in values] for values in (columns, rows)]
     across_inches, up_inches = (LETTER * max(map(len, each)) for each in names)
     is_wide = across_inches > CELL[0]
@@ -97,9 +99,11 @@ def _draw_heat_map(
     height = 0.9 + is_wide * across_inches + max(1.5, LETTER * len(up), CELL[1] * len(rows))
     figure = Figure(figsize=(width, height))
     axes = figure.subplots()
+    colours = {spot: (COLOURS["val"], strength) for spot, strength in strengths.items()}
     best = {spot for spot, (_, strength) in colours.items() if strength == 1}
     draw_cells(axes, colours, {spot: f"{value:.{digits}f}" for spot, value in cells.items()}, best)
-    for (row, column), word in words.items():
+    empty = {place: "no result" for place in itertools.product(rows, columns) if place not in means}
+    for (row, column), word in (empty | dict(words)).items():
         x, y = columns.index(column), rows.index(row)
         colour = COLOURS["wrong" if word == RunState.FAILED else "soft"]
         frame = Rectangle((x - 0.46, y - 0.43), 0.92, 0.86, fill=False, edgecolor=colour, linestyle=":", linewidth=1)
@@ -109,7 +113,8 @@ def _draw_heat_map(
     axes.set_xticks(range(len(columns)), names[0], rotation=90 if is_wide else 0)
     axes.set_yticks(range(len(rows)), names[1])
     axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(-0.5, len(rows) - 0.5), xlabel=across, ylabel=up)
-    set_title(figure, f"{SETS[kind]} {label}: stronger is better")
+    worst = f"{'≤' if sign > 0 else '≥'} " * (floor > merits[0]) + f"{abs(floor):.4g}"
+    add_note(axes, f"{SETS[kind]} {label}" + f": pale {worst}, strong {abs(most):.4g}" * (floor < most))
     figure.set_label(", ".join(f"{up}={row} {across}={column}: {factor * y:.2f}" for (row, column), y in means.items()))
     return figure
 
@@ -134,13 +139,13 @@ def draw_cells(
 
 @styled
 def plot_response(results: Results, key: str) -> Figure:
-    """Plot validation accuracy by one setting, with the spread over seeds; failed jobs are marked below.
+    """Plot validation accuracy by one setting, with the spread over seeds; jobs without a rank are marked below.
 
     Points are joined if no other setting is swept and the values are numbers.
     """
     groups = sorted(results.ranked, key=lambda group: sort_key(results.settings(group[0])[key]))
-    failed = unranked(results).get(RunState.FAILED, [])
-    values = [results.settings(job)[key] for job in (*(group[0] for group in groups), *failed)]
+    ended = [job for state, jobs in unranked(results).items() if state in MARKS for job in jobs]
+    values = [results.settings(job)[key] for job in (*(group[0] for group in groups), *ended)]
     places, ticks = place_values(values)
     spots = [places[value] for value in values]
     names = [shorten_name(name, MAX_LETTERS) for name in ticks.values()]
@@ -156,19 +161,23 @@ def plot_response(results: Results, key: str) -> Figure:
     axes.set(xlabel=results.heads[key], ylabel=f"{in_words(results.metric)} (%)", xlim=(-0.05, 1.05))
     axes.set_xticks(list(ticks), names, rotation=90 if is_wide else 0)
     axes.grid(axis="y")
-    floor, best, notes = find_floor(means), max(means), []
+    floor, best = find_floor(means), max(means)
     low, high = floor - 0.06 * (best - floor), best + 0.06 * (best - floor)
     if low > min(means):
         axes.set_ylim(low, high)
-        notes.append(f"▼ cut off: down to {min(means):.3g}")
-    cut = {text: spot for text, spot, value in zip(texts, spots, means, strict=False) if value < low}
-    lost = {_explain(results, job): spot for job, spot in zip(failed, spots[len(groups) :], strict=True)}
-    for marks, marker, colour in ((cut, "v", "val"), (lost, "x", "wrong")):
-        style: dict[str, Any] = {"marker": marker, "color": COLOURS[colour], "s": 26, "clip_on": False, "zorder": 3}
-        marked = axes.scatter(list(marks.values()), [0] * len(marks), transform=axes.get_xaxis_transform(), **style)
-        set_tooltips(marked, list(marks))
-    notes += ["× failed"] * bool(lost)
-    axes.set_title("   ".join(notes), loc="right", y=1, fontsize=8.5, color=COLOURS["soft"])
+        note_cut(axes, min(means), "%", above=False)
+    marks: dict[str, dict[str, float]] = {}
+    for job, spot in zip(ended, spots[len(groups) :], strict=True):
+        marks.setdefault(MARKS[job.state][1], {})[_explain(results, job)] = spot
+    marks["v"] = {text: spot for text, spot, value in zip(texts, spots, means, strict=False) if value < low}
+    for marker, places in marks.items():
+        colour = COLOURS[{"v": "val", "x": "wrong"}.get(marker, "soft")]
+        style: dict[str, Any] = {"marker": marker, "s": 26, "clip_on": False, "zorder": 3, "color": colour}
+        style["facecolors"] = COLOURS["paper"] if marker in "oD" else colour
+        marked = axes.scatter(list(places.values()), [0] * len(places), transform=axes.get_xaxis_transform(), **style)
+        set_tooltips(marked, list(places))
+    for state, count in Counter(job.state for job in ended).items():
+        add_note(axes, f"{MARKS[state][0]} {count} {state}")
     return figure
 
 
@@ -188,18 +197,20 @@ def describe_place(results: Results, job: Job) -> str:
 
 def _explain(results: Results, job: Job) -> str:
     """Describe a job that has no rank."""
-    return f"{describe_job(results, job)}: {job.state}" + (f", {job.error}" if job.error else "")
+    accuracy = job.info.get("metrics", {}).get(results.metric)
+    result = "" if accuracy is None else f" at {accuracy:.2%}"
+    return f"{describe_job(results, job)}: {job.state}{result}" + (f", {job.error}" if job.error else "")
 
 
 @styled
 def plot_coordinates(results: Results, keys: Sequence[str]) -> Figure:
     """Plot each place in the ranking as a line from setting to setting and on to its validation accuracy.
 
-    The better it is, the stronger is its line; the first three have lines of their own. The line of a job that failed,
-    was pruned or is paused ends at its state.
+    The better it is, the stronger is its line; the first three have lines of their own. The line of a job that ended
+    without a rank leads to its state.
     """
     groups = results.ranked[:MAX_LINES]
-    states = {state: jobs[:MAX_LINES] for state, jobs in unranked(results).items() if state in DONE}
+    states = {state: jobs[:MAX_LINES] for state, jobs in unranked(results).items() if state in MARKS}
     means, _, texts = _accuracies(results, groups)
     figure = Figure(figsize=(WIDTH, 0.4 + ROW * (len(keys) + 1)))
     axes = figure.subplots()
@@ -213,30 +224,35 @@ def plot_coordinates(results: Results, keys: Sequence[str]) -> Figure:
 
     # The last axis begins with the names of states.
     first, low, high = SLOT * len(states), find_floor(means), max(means)
-    ends = [first + (1 - first) * (max(value, low) - low) / (high - low or 1) for value in means]
-    numbers = MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(low, high) if high > low else [high]
-    ticks = {first + (1 - first) * (y - low) / (high - low or 1): f"{y:g}" for y in numbers if low <= y <= high}
-    if low > min(means):
-        ticks = {first: f"≤ {low:.4g}"} | {place: text for place, text in ticks.items() if place - first > SLOT}
+    ends = [1 - (1 - first) * (high - max(value, low)) / (high - low or 1) for value in means]
+    numbers = MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(low, high)
+    ticks = {1 - (1 - first) * (high - y) / (high - low or 1): f"{y:g}" for y in numbers}
+    ticks = {place: text for place, text in ticks.items() if first + SLOT < place < 1 - SLOT} | {1.0: f"{high:.4g}"}
+    if high > low:
+        ticks[first] = f"{'≤ ' * (low > min(means))}{low:.4g}"
     _draw_coordinate(axes, len(keys), f"{in_words(results.metric)} (%)", ticks, first)
-    lines: list[tuple[Job, float, dict[str, Any], str]] = []
-    for slot, (state, members) in enumerate(states.items()):
-        colour = COLOURS["wrong" if state == RunState.FAILED else "soft"]
-        axes.text(SLOT * slot, len(keys) + 0.1, state, va="top", ha="center", color=colour)
-        style: dict[str, Any] = {"color": colour, "linewidth": 0.8, "linestyle": "-."}
-        lines += [(job, SLOT * slot, style, _explain(results, job)) for job in members]
-    for rank in reversed(range(len(groups))):
-        style = {"color": COLOURS["val"], "linewidth": 1, "alpha": 0.15 + 0.4 * (1 - rank / len(groups))}
-        if rank < len(FIRST):
-            style |= {"linestyle": FIRST[rank][0][1:], "linewidth": FIRST[rank][1], "alpha": 1}
-        lines.append((groups[rank][0], ends[rank], style, f"rank {rank + 1}: {texts[rank]}"))
-    for job, end, style, text in lines:
+
+    def plot_line(job: Job, end: float, text: str, **style: Any) -> None:
         settings = results.settings(job)
         (line,) = axes.plot([*(places[key][settings[key]] for key in keys), end], range(len(keys) + 1), **style)
         set_tooltips(line, [text])
+
+    for slot, (state, members) in enumerate(states.items()):
+        colour = COLOURS["wrong" if state == RunState.FAILED else "soft"]
+        axes.text(SLOT * slot, len(keys) + 0.1, state, va="top", ha="center", color=colour)
+        form = "-." if state == RunState.FAILED else (0, (6, 2, 1, 2, 1, 2))
+        style: dict[str, Any] = {"color": colour, "linewidth": 0.8, "linestyle": form}
+        for job in members:
+            plot_line(job, SLOT * slot, _explain(results, job), **style, label=state if job is members[0] else "")
+    for rank in reversed(range(len(groups))):
+        style = {"linewidth": 1, "alpha": 0.15 + 0.4 * (1 - rank / len(groups)), "label": ""}
+        if rank < len(FIRST):
+            style = {"linestyle": FIRST[rank][0][1:], "linewidth": FIRST[rank][1], "label": NAMES[rank]}
+        plot_line(groups[rank][0], ends[rank], f"rank {rank + 1}: {texts[rank]}", color=COLOURS["val"], **style)
     figure.set_label("; ".join(texts[: len(FIRST)]))
-    count = min(len(groups), len(FIRST))
-    figure.legend(axes.get_lines()[: -count - 1 : -1], NAMES[:count], loc="outside lower left", ncols=3, fontsize=9.5)
+    handles, labels = axes.get_legend_handles_labels()
+    columns = 3 + (len(labels) == 4)
+    figure.legend(handles[::-1], labels[::-1], loc="outside lower left", ncols=columns, fontsize=9.5)
     return figure
 
 
@@ -251,8 +267,7 @@ def _draw_coordinate(axes: Axes, row: int, name: str, ticks: Mapping[float, str]
         axes.plot([place], [row], "|", color=COLOURS["soft"], markersize=6, zorder=1)
         text = shorten_name(whole, most)
         side = {0.0: "left", 1.0: "right"}.get(place, "center") if len(text) > MAX_TEXTS else "center"
-        style: dict[str, Any] = {"color": COLOURS["soft"], "bbox": box, "zorder": 4}
-        axes.text(place, row + 0.1, text, ha=side, va="top", **style)
+        axes.text(place, row + 0.1, text, ha=side, va="top", color=COLOURS["soft"], bbox=box, zorder=4)
 
 
 @styled
@@ -262,7 +277,11 @@ def plot_sweep_curves(results: Results, name: str) -> Figure | None:
     if max((len(job.epochs) for group in groups for job in group), default=0) < 2:
         return None
     label_y, factor = METRICS[name]
-    figure = Figure(figsize=(WIDTH, HEIGHT + LEGEND_ROW * min(4, len(groups))))
+    labels = [describe_place(results, group[0]) or f"mean of {len(group)} seeds" for group in groups]
+    names = [f"{name}: {label}" for name, label in zip(NAMES, labels, strict=False)]
+    names += ["the others"] * (len(groups) > len(FIRST))
+    names = [textwrap.fill(name, LEGEND_LETTERS, subsequent_indent="  ", break_on_hyphens=False) for name in names]
+    figure = Figure(figsize=(WIDTH, HEIGHT + LEGEND_ROW * len("\n".join(names).splitlines())))
     axes = figure.subplots()
     last: list[str] = []
     for rank in reversed(range(len(groups))):  # The last curve, of the best, covers the others.
@@ -271,25 +290,18 @@ def plot_sweep_curves(results: Results, name: str) -> Figure | None:
         values: dict[float, list[float]] = {}
         for epoch, value in sorted(row for row in rows if math.isfinite(row[1])):
             values.setdefault(epoch, []).append(factor * value)
-        label = describe_place(results, group[0]) or f"mean of {len(group)} seeds"
-        style: dict[str, Any] = {"markersize": 4, "markeredgecolor": COLOURS["paper"], "label": label}
-        if rank < len(FIRST):
-            form, width = FIRST[rank]
-            plot_means(axes, values, form, COLOURS["val"], linewidth=width, **style)
-        else:
-            means = {epoch: [statistics.fmean(each)] for epoch, each in values.items()}
-            plot_means(axes, means, "s-", COLOURS["soft"], linewidth=0.8, **style)
+        style: dict[str, Any] = {"markersize": 4, "markeredgecolor": COLOURS["paper"], "label": labels[rank]}
+        form, style["linewidth"], colour = (*FIRST[rank], "val") if rank < len(FIRST) else ("s-", 0.8, "soft")
+        if rank >= len(FIRST):  # The bands of all would cover each other.
+            values = {epoch: [statistics.fmean(each)] for epoch, each in values.items()}
+        plot_means(axes, values, form, COLOURS[colour], **style)
         line = axes.get_lines()[-1]
         points = np.asarray(line.get_xydata())
-        tooltips = [f"{label}, epoch {x:g}: {format_cell(f'val/{name}', y / factor)}" for x, y in points]
+        tooltips = [f"{labels[rank]}, epoch {x:g}: {format_cell(f'val/{name}', y / factor)}" for x, y in points]
         set_tooltips(line, tooltips)
         last = tooltips[-1:] + last
     figure.set_label("; ".join(last))
     show_end(axes, name)
-    finish_axes(axes, "epoch", f"validation\n{label_y}")
-    handles = axes.get_lines()[::-1][: len(FIRST) + 1]
-    names = [f"{name}: {line.get_label()}" for name, line in zip(NAMES, handles, strict=False)]
-    names += [f"ranks 4 to {len(groups)}"] * (len(groups) > len(FIRST))
-    names = [shorten_name(name, MAX_LETTERS) for name in names]
-    figure.legend(handles, names, loc="outside lower left")
+    finish_axes(axes, "epoch", label_y)
+    figure.legend(axes.get_lines()[::-1][: len(names)], names, loc="outside lower left")
     return figure

@@ -21,6 +21,7 @@ from lab import Command, Tiny, assert_refused, change_settings, slow, thorough
 from playwright.sync_api import Browser, Page
 
 from mnist_lab.cli.data import main as describe
+from mnist_lab.config.presets import find_presets
 from mnist_lab.evaluation.predictions import Predictions, TrainedRun
 from mnist_lab.export.model_card import describe_preset
 from mnist_lab.report.images import HEIGHT, WIDTH, image_values
@@ -225,11 +226,12 @@ def test_page_shows_all_on_a_phone_and_a_desk_in_light_and_dark(visit: Visit, ki
 @pytest.mark.slow
 def test_page_on_paper_is_light_and_without_its_closed_parts(visit: Visit, page_of_run: Path) -> None:
     page = visit(page_of_run, color_scheme="dark")
-    page.locator("details:has(#epochs)").evaluate("each => each.open = true")
+    page.locator("details:has(#differences)").evaluate("each => each.open = true")
     page.emulate_media(media="print", color_scheme="dark")
     contrast = page.evaluate(CONTRAST)
     assert contrast["paper"] == 1 and contrast["text"] >= 4.5
-    assert page.locator("#epochs").is_visible() and page.locator("#precision").is_hidden()
+    assert page.locator("#differences").is_visible()
+    assert all(page.locator(part).is_hidden() for part in ("#precision", ".scripted >> nth=0"))
 
 
 @pytest.mark.slow
@@ -243,7 +245,7 @@ def test_figures_are_those_of_the_run_and_of_its_predictions(lab: Lab, visit: Vi
     page.locator("details").evaluate_all("all => all.forEach(each => each.open = true)")
     assert cells(page, "#precision") == [list(row) for row in class_rows(made)]
     assert page.locator("#ece").inner_text() == f"{made.calibration_error():.2%}"
-    assert page.locator("#worst ~ .gallery li").count() == min(wrong, 24) > 0
+    assert page.locator("#worst ~ .gallery").first.locator("li").count() == min(wrong, 24) > 0
     pairs = [f"{i} as {j}: {count}" for i, j, count in most_confused(made.confusion())]
     assert page.locator(".pair").all_inner_texts() == pairs
     curve = lab.run.curve("val/acc")
@@ -251,9 +253,6 @@ def test_figures_are_those_of_the_run_and_of_its_predictions(lab: Lab, visit: Vi
     assert spoken in (page.locator("svg[aria-label^='Accuracy: ']").get_attribute("aria-label") or "")
     assert set(points) <= set(re.findall("<title>(.*?)</title>", page_of_run.read_text()))
     assert "sure" in (page.locator("svg[aria-label^='Reliability diagram: ']").get_attribute("aria-label") or "")
-    for epoch, row in enumerate(cells(page, "#epochs"), 1):
-        loss, accuracy = (lab.run.curve(name)[epoch] for name in ("train/loss", "val/acc"))
-        assert (row[1], row[4]) == (f"{loss:.4f}", f"{accuracy:.2%}")
 
 
 @pytest.mark.slow
@@ -325,9 +324,9 @@ def test_half_filled_grid_is_a_heat_map_and_an_emptier_one_is_not() -> None:
 def test_page_has_settings_environment_and_commands(lab: Lab, page_of_run: Path) -> None:
     text, info = page_of_run.read_text(), lab.run.info
     assert '<th scope="row">optimizer.lr</th><td>0.1</td><td>0.01</td>' in text
-    assert "<dt>optimizer</dt><dd>SGD lr=0.1 momentum=0.9" in text and "<dt>batch size</dt><dd>" in text
-    again = f"resume={lab.run} trainer.max_epochs=3", f"test {lab.run}"
-    assert all(value in text for value in (info["versions"]["torch"], info["git"]["commit"][:12], *again))
+    assert "<dt>optimizer</dt><dd>SGD lr=0.1 momentum=0.9" in text and "<dt>data.batch_size</dt><dd>" in text
+    commands = f"resume={lab.run} trainer.max_epochs=3", f"draw {lab.run}", f"data {lab.run}", f"compare {lab.run}"
+    assert all(value in text for value in (info["versions"]["torch"], info["git"]["commit"][:12], *commands))
     assert '<th scope="row">data.source.name</th>' in text and '<th scope="row">data.source.sha256' not in text
     assert not re.search(r"https?://(?!www\.w3\.org)", text), "nothing is fetched"
 
@@ -366,6 +365,30 @@ def test_accuracy_that_differs_from_the_recorded_one_is_reported(lab: Lab) -> No
     metrics = lab.run.info["metrics"] | {"test/acc": 0.1234}
     text = report(str(lab.copy(metrics=metrics).folder)).read_text()
     assert f"recorded by the run: 12.34%, evaluated now in float32: {lab.predictions.accuracy:.2%}" in text
+
+
+def test_accuracy_stands_beside_that_of_the_preset_of_its_network_or_of_a_guess(lab: Lab, page_of_run: Path) -> None:
+    compared = '<strong>([^<]*)</strong> <span class="note">(experiment=.*?seeds|always.*?)</span>'
+    share = np.bincount(lab.predictions.labels).max() / len(lab.predictions.labels)
+    assert re.findall(compared, page_of_run.read_text()) == [(f"{share:.2%}", "always the most frequent class")]
+    run = lab.copy(("checkpoints",))
+    change_settings(run, {"data.source.name": "MNIST"})
+    (preset,) = (preset for preset in find_presets() if preset.name == "mlp")
+    (found,) = re.findall(compared, report(str(run.folder)).read_text())
+    assert f"{found[0][:-1]} {found[1]}".split()[::2][:2] == [preset.measured["accuracy"].split()[0], "±"]
+
+
+def test_accuracy_of_limited_batches_is_not_shown_as_that_of_the_set(lab: Lab, tmp_path: Path) -> None:
+    limits = {"overrides": ["+trainer.limit_test_batches=2"], "partial": ["val", "test"]}
+    run, sweep = lab.copy(metrics={"test/acc": 0.1234}, **limits), made_sweep(tmp_path / "s", SWEPT["one"])
+    for job in sweep.jobs():
+        Run(job.folder).update(**limits)
+    for folder in (run.folder, sweep.folder):
+        text = report(str(folder)).read_text()
+        assert "the recorded validation and test accuracy is not that of the whole set: trainer.limit_" in text
+    text = report(str(run.folder)).read_text()
+    assert f"<strong>{lab.predictions.accuracy:.2%}</strong>" in text
+    assert "recorded by the run for a part of the test images: 12.34%" in text
 
 
 @pytest.mark.slow
@@ -431,8 +454,8 @@ def test_seeds_of_the_same_settings_are_one_place_with_its_spread(tmp_path: Path
     ("name", "charts"),
     [
         ("one", ["By lr"]),
-        ("two", ["Settings", "Heat map"]),
-        ("three", ["Settings", "By lr", "By model", "By batch_size"]),
+        ("two", ["Heat map"]),
+        ("three", ["From settings to accuracy", "By lr", "By model", "By batch_size"]),
     ],
 )
 def test_sweep_is_drawn_by_its_number_of_settings(tmp_path: Path, name: str, charts: list[str]) -> None:

@@ -433,4 +433,4 @@ def test_metrics_of_a_part_are_marked_and_not_ranked_among_those_of_whole_sets(c
     selected = command("ls", "--where", "test/acc >= 0 and status == finished", "--json", data=False).out
     assert part.folder.name not in selected and results.ranked[0][0].folder.name in selected
     assert command("report", str(part), data=False).status == 0
-    assert "Its test metrics are those of a part of the set" in part.report_path.read_text()
+    assert "the recorded test accuracy is not that of the whole set" in part.report_path.read_text()

@@ -15,7 +15,7 @@ from mnist_lab.training.train import train
 from mnist_lab.viz.curves import plot_accuracy, plot_examples_seen, plot_loss
 from mnist_lab.viz.model import format_probability, plot_images
 from mnist_lab.viz.style import COLOURS
-from mnist_lab.viz.sweep import plot_heat_map
+from mnist_lab.viz.sweep import WORST, plot_heat_map
 
 
 @pytest.fixture(scope="module")
@@ -110,13 +110,14 @@ def test_heat_map_has_the_mean_of_each_place(tmp_path: Path) -> None:
         runs.append(Run(folder))
     figure = plot_heat_map(runs, "optimizer.lr", "optimizer.momentum")
     (axes,) = figure.axes
-    assert {text.get_position(): text.get_text() for text in axes.texts} == {(0, 0): "92.00", (1, 1): "50.00"}
+    empty = dict.fromkeys([(0, 1), (1, 0)], "no result")
+    assert {text.get_position(): text.get_text() for text in axes.texts} == {(0, 0): "92.00", (1, 1): "50.00"} | empty
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("optimizer.lr", "optimizer.momentum")
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0.01", "0.1"]
     assert figure.get_label() == (
         "optimizer.momentum=0.5 optimizer.lr=0.01: 92.00, optimizer.momentum=0.9 optimizer.lr=0.1: 50.00"
     )
-    for metric, strengths in (("val/acc", [0.5, 0.25]), ("val/loss", [0.25, 0.5])):
+    for metric, strengths in (("val/acc", [0.5, 0.5 * WORST]), ("val/loss", [0.5 * WORST, 0.5])):
         (cells,) = plot_heat_map(runs, "optimizer.lr", "optimizer.momentum", metric).axes[0].collections
         assert cells.get_facecolor()[:, 3].tolist() == strengths, "the better, the stronger"
         assert cells.get_edgecolor()[:, 3].tolist() == [float(one == 0.5) for one in strengths], "the best has a frame"
@@ -124,4 +125,4 @@ def test_heat_map_has_the_mean_of_each_place(tmp_path: Path) -> None:
 
 def test_probability_does_not_look_certain() -> None:
     found = map(format_probability, (0, 0.0001, 0.25, 0.9994, 0.99999, 1))
-    assert list(found) == ["0.0%", "< 0.1%", "25.0%", "99.9%", "> 99.9%", "100.0%"]
+    assert list(found) == ["< 0.1%", "< 0.1%", "25.0%", "99.9%", "> 99.9%", "> 99.9%"]

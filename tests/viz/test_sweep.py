@@ -48,20 +48,23 @@ def test_values_of_a_setting_have_places_and_round_ticks(
     assert [shown[place] for place in sorted(shown)] == ticks
 
 
-def test_response_has_mean_and_spread_over_seeds_and_marks_failed_jobs() -> None:
+def test_response_has_mean_and_spread_over_seeds_and_marks_jobs_without_a_rank() -> None:
     found = results(*({"model": model, "seed": seed} for model in ("mlp", "lenet") for seed in "01"))
-    lost = SimpleNamespace(id="lost", state="failed", info={}, overrides=["model=none", "seed=0"], error="nan")
-    found.jobs.append(lost)  # type: ignore[arg-type]
+    for state, info, error in (("failed", {}, "nan"), ("pruned", {"metrics": {"val/acc": 0.3}}, None)):
+        lost = SimpleNamespace(id=state, state=state, info=info, overrides=["model=none", "seed=0"], error=error)
+        found.jobs.append(lost)  # type: ignore[arg-type]
     figure = plot_response(found, "model")
     (axes,) = figure.axes
     np.testing.assert_allclose(np.asarray(axes.get_lines()[0].get_xydata()), [(0, 94.5), (0.5, 96.5)])
-    bars, _, failed = axes.collections
+    bars, *marks, _ = axes.collections
     lengths = [np.ptp(segment, axis=0).max() for segment in bars.get_segments()]  # type: ignore[attr-defined]
     np.testing.assert_allclose(lengths, 2 * np.std([0, 1], ddof=1))
     assert [text.get_text() for text in axes.get_xticklabels()] == ["lenet", "mlp", "none"]
-    assert np.asarray(failed.get_offsets()).tolist() == [[1, 0]]
+    assert [mark.get_offsets().tolist() for mark in marks] == [[[1, 0]]] * 2  # type: ignore[union-attr]
+    assert axes.get_title("right") == "○ 1 pruned, × 1 failed"
     assert figure.get_label() == "model=lenet: 94.50% ± 0.71; model=mlp: 96.50% ± 0.71"
-    assert "model=none seed=0: failed, nan" in inline_svg(figure, "By model")
+    svg = inline_svg(figure, "By model")
+    assert "model=none seed=0: failed, nan" in svg and "model=none seed=0: pruned at 30.00%" in svg
 
 
 def test_coordinates_lead_from_settings_to_accuracy_or_to_the_state() -> None:
@@ -75,6 +78,7 @@ def test_coordinates_lead_from_settings_to_accuracy_or_to_the_state() -> None:
     assert ends == [[0, 1, 0], [0, 0, pytest.approx(0.2)], [1, 1, pytest.approx(0.6)], [1, 0, 1]]
     assert max(lines, key=lambda line: line.get_linewidth()) == lines[-1]
     assert len({line.get_linestyle() for line in lines}) == 4, "they differ without colour"
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["best", "second", "third", "failed"]
     assert "rank 1: lr=1.0 weight_decay=0: 97.00%" in inline_svg(figure, "Settings")
 
 
@@ -90,6 +94,11 @@ def test_legend_of_curves_tells_the_first_ranks_apart() -> None:
     assert figure is not None
     (legend,) = figure.legends
     first = ["best: lr=1.0 weight_decay=0", "second: lr=1.0 weight_decay=1", "third: lr=1.0 weight_decay=2"]
-    assert [text.get_text() for text in legend.get_texts()] == [*first, "ranks 4 to 5"]
+    assert [text.get_text() for text in legend.get_texts()] == [*first, "the others"]
     assert len({line.get_linestyle() for line in legend.get_lines()[:3]}) == 3
     assert legend.get_lines()[0].get_color() == COLOURS["val"]
+    names = [f"a_long_name_of_a_value_{i}_at_the_end_of_which_is_another_{i}" for i in range(3)]
+    figure = plot_sweep_curves(results(*({"model": name, "data.source.path": name} for name in names)), "acc")
+    assert figure is not None
+    whole = ["".join(text.get_text().split()).partition(":")[2] for text in figure.legends[0].get_texts()]
+    assert whole == [f"model={name}path={name}" for name in names]
