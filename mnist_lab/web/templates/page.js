@@ -306,10 +306,10 @@ function moveUnit(layer, key) {
 function select(layer, number) {
   chosenUnit = {layer, number};
   explain();
-  byId("spoken").textContent = `${DETAIL.querySelector("h2 span").textContent}: ${DETAIL.querySelector("b").textContent}`;
+  if (!DETAIL.hidden) byId("spoken").textContent = `${DETAIL.querySelector("h2 span").textContent}: ${DETAIL.querySelector("b").textContent}`;
 }
 
-byId("close").addEventListener("click", () => (chosenUnit = null, explain()));
+byId("close").addEventListener("click", () => (LAYERS[chosenUnit.layer].maps.focus({preventScroll: true}), chosenUnit = null, explain()));
 for (const [text, key, label] of [["↑", "ArrowUp", "above"], ["↓", "ArrowDown", "below"], ["←", "ArrowLeft", "to the left"], ["→", "ArrowRight", "to the right"]]) {
   addButton(DETAIL.querySelector(".steps"), text, () => moveUnit(chosenUnit.layer, key)).setAttribute("aria-label", `unit ${label}`);
 }
@@ -534,10 +534,7 @@ CLASSES.forEach((name, number) => byId("class").add(new Option(name, number)));
 byId("class").addEventListener("change", showCounts);
 
 byId("legend").hidden = byId("unit").hidden = !LAYERS.length;
-window.addEventListener("resize", () => {
-  arrange();
-  show();
-});
+window.addEventListener("resize", () => (arrange(), show()));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", show);
 // The page opens with a digit that is drawn already, or with a test image that the network gets right.
 if (PAGE.digits) strokes.push(EXAMPLE);
