@@ -181,7 +181,7 @@ def choose_unit(page: "Page", layer: int) -> None:
     assert before and panel and canvas.bounding_box() == before
     x, y = before["x"] + 20 - panel["x"], before["y"] + 20 - panel["y"]
     assert not (0 <= x <= panel["width"] and 0 <= y <= panel["height"])
-    assert 0 <= panel["y"] and panel["y"] + panel["height"] <= page.evaluate("innerHeight")
+    assert panel["y"] >= 0 and panel["y"] + panel["height"] <= page.evaluate("innerHeight")
 
 
 @needs_browser
@@ -199,7 +199,7 @@ def test_page_opens_with_a_digit_read_and_its_layers_which_fit_the_window(
     sides = page.evaluate("LAYERS.map(({isMaps, canvases, width}) => canvases[0].offsetWidth / (isMaps ? 1 : width))")
     assert min(sides) >= 24, "a finger finds each map and each unit"
     tops = page.evaluate("[...document.querySelectorAll('.layer')].map((layer) => layer.getBoundingClientRect().top)")
-    assert (len(set(tops)) == 1) == (width == 1265), "a row beside a scroll bar in 1280, and a column in a narrow window"
+    assert (len(set(tops)) == 1) == (width == 1265), "a row in a wide window, and a column in a narrow one"
     assert page.evaluate("byId('row').scrollWidth <= byId('row').clientWidth"), "no layer is hidden"
     for layer in range(5):
         choose_unit(page, layer)
