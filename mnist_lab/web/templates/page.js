@@ -399,7 +399,7 @@ function showPairs(pairs, count) {
   add(list, "p", "", `Weights up to ±${most.weights.toFixed(2)}, inputs up to ±${most.inputs.toFixed(2)}${which}:`);
   for (const pair of pairs) {
     const isLong = count === 1 && pair.width > 20, side = Math.max(pair.width, pair.height);
-    const figure = add(list, "figure", isLong ? "long" : ""), zoom = Math.max(2, Math.round((isLong ? 176 : 44) / side));
+    const figure = add(list, "figure", isLong ? "long" : ""), zoom = Math.max(2, Math.round((isLong ? 112 : 44) / side));
     for (const kind of ["weights", "inputs"]) {
       const cell = add(figure, "div");
       if (pair === pairs[0]) add(cell, "small", "", kind);
@@ -491,7 +491,7 @@ function logOdds(pixels) {
   });
 }
 
-// Cover a few patches in each frame, until all have been covered.
+// Cover a few patches in each frame, until all have been covered, and show the change so far.
 function occlude(task) {
   const start = performance.now();
   while (task === occlusion && task.drops.length < PLACES ** 2 && performance.now() - start < 12) {
@@ -502,7 +502,7 @@ function occlude(task) {
   }
   if (task !== occlusion) return;
   if (task.drops.length < PLACES ** 2) requestAnimationFrame(() => occlude(task));
-  else showCounts();
+  showCounts();
 }
 
 function forPatch(spot, work) {
@@ -516,7 +516,7 @@ function showCounts() {
   const {digit, drops} = occlusion, number = byId("class").value, which = number === "" ? bestLabel(digit) : Number(number);
   byId("class").options[0].textContent = `${bestClass(digit)} (the answer)`;
   const sums = new Float32Array(784), counts = new Float32Array(784);
-  if (drops.length === PLACES ** 2) drops.forEach((drop, spot) => {
+  drops.forEach((drop, spot) => {
     forPatch(spot, (at) => {
       sums[at] += drop[which];
       counts[at]++;
