@@ -172,16 +172,16 @@ SHAPES = [
 
 
 def choose_unit(page: "Page", layer: int) -> None:
-    """Click at a unit: it stays where it is, and the panel that explains it is in view and does not cover it."""
+    """Click at a unit: it stays where it is, and the panel whose first lines explain it does not cover it."""
     canvas = page.locator(".maps").nth(layer).locator("canvas").last
     canvas.scroll_into_view_if_needed()
     before = canvas.bounding_box()
     canvas.click(position={"x": 20, "y": 20})
-    panel = page.locator("#detail").bounding_box()
-    assert before and panel and canvas.bounding_box() == before
+    panel, lines = page.locator("#detail").bounding_box(), page.locator("#detail dl").bounding_box()
+    assert before and panel and lines and canvas.bounding_box() == before
     x, y = before["x"] + 20 - panel["x"], before["y"] + 20 - panel["y"]
     assert not (0 <= x <= panel["width"] and 0 <= y <= panel["height"])
-    assert panel["y"] >= 0 and panel["y"] + panel["height"] <= page.evaluate("innerHeight")
+    assert panel["y"] >= 0 and lines["y"] + lines["height"] <= page.evaluate("innerHeight")
 
 
 @needs_browser
