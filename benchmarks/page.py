@@ -75,7 +75,7 @@ def read_in_browser(page: Page, pictures: Sequence[Image.Image]) -> list[str]:
     answers: list[str] = page.evaluate(
         """([pictures, width, height]) => pictures.map((picture) => {
             const grey = Uint8Array.from(atob(picture), (letter) => letter.charCodeAt(0));
-            return findNumber(grey, width, height).map((digit) => bestClass(classify(digit.pixels))).join("");
+            return findNumber(grey, {width, height}).map((digit) => bestClass(classify(digit.pixels))).join("");
         })""",
         [[base64.b64encode(picture.tobytes()).decode() for picture in pictures], *PAD],
     )

@@ -12,7 +12,7 @@ from mnist_lab.cli.commands import COMMANDS, complete_command, help_text, unknow
 from mnist_lab.config.distributed import rank
 from mnist_lab.errors import UsageError, exit_on_user_error
 from mnist_lab.formatting import print_lines, printable_lines
-from mnist_lab.streams import protect_streams, stop_waiting_for_readers
+from mnist_lab.streams import protect_streams, show_first_line, stop_waiting_for_readers
 from mnist_lab.sweeps.process import exit_before_teardown, keep_freed_memory
 
 
@@ -38,6 +38,7 @@ def main() -> None:
             raise SystemExit(128 + signal.SIGINT) from None
         finally:
             sys.stdout.flush()
+            show_first_line()
 
 
 def _main() -> None:
@@ -66,6 +67,8 @@ def _main() -> None:
     elif name == "train" and {"-h", "--help"} & set(arguments):
         print_lines(*help_text(arguments).split("\n"))
     else:
+        if "LOCAL_RANK" not in os.environ and not {"-sc", "--shell-completion"} & set(arguments):
+            show_first_line(f"{name}: starting ...")
         COMMANDS[name](arguments)
 
 

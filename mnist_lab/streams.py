@@ -1,5 +1,6 @@
 """Keep the program alive if the reader of its standard output or error goes away, or their disk is full."""
 
+import contextlib
 import errno
 import io
 import os
@@ -16,8 +17,10 @@ class StandardStream(io.FileIO):
     """The file behind standard output or standard error; after a write has failed, it writes to the null device."""
 
     outlives_reader = False  # Training continues without a reader: its results are in the run folder.
+    has_first_line = False  # show_first_line has shown one.
 
     def write(self, data: Any) -> int:
+        show_first_line()
         try:
             while (written := super().write(data)) is None:  # Another program has made it non-blocking.
                 select.select([], [self], [])
@@ -54,6 +57,14 @@ def protect_streams() -> None:
             line_buffering=not stream or stream.line_buffering or stream.write_through,
         )
         setattr(sys, name, text)
+
+
+def show_first_line(text: str = "") -> None:
+    """Show a text on standard error, if it is a terminal, until the program prints something; no text erases it."""
+    if StandardStream.has_first_line or (text and _protected and sys.stderr.isatty()):
+        StandardStream.has_first_line = bool(text)
+        with contextlib.suppress(OSError):  # The terminal may be closed.
+            os.write(2, f"\33[K{text}\r".encode())
 
 
 def write_to_null_device(descriptor: int) -> None:

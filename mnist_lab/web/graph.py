@@ -46,10 +46,7 @@ class Arrays:
 def to_graph(
     network: Classifier, arrays: Arrays, earlier: Iterable[tuple[Mapping[str, Tensor], Arrays]] = ()
 ) -> list[Step]:
-    """Return the steps of a network's forward pass for one image, ending with its scores.
-
-    Its weights are added to arrays. Earlier weights are added to arrays of their own, at the same places.
-    """
+    """Return the steps of a network's forward pass, and add its weights and earlier ones to arrays at equal places."""
     image, name = torch.zeros(1, 1, network.image_size, network.image_size), type(network).__name__
     program = trace(network, image, name).run_decompositions()
     for weights, others in earlier:

@@ -1,12 +1,13 @@
 """A network as one HTML file: draw a digit, see the answer, and look into the layers, without a server."""
 
-import base64
 import json
 import os
 import re
 import shutil
 import subprocess
 import tempfile
+from base64 import b64encode
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from subprocess import PIPE
@@ -41,6 +42,7 @@ CHECK = """<script>
 }
 </script></body>"""
 EarlierWeights = tuple[Mapping[str, Tensor], Arrays]  # the state_dict of an epoch, and where its arrays go
+KINDS = {"convolution": "convolution", "linear": "fully connected"}  # of the layers that the page shows
 POINTWISE = {"relu", "leaky_relu", "elu", "sigmoid", "tanh", "silu", "gelu", "scale"}
 
 
@@ -93,7 +95,7 @@ def to_page(trained: TrainedRun, predictions: Predictions | None) -> str:
         "digits": data.has_digits,
         "background": data.background,
     }
-    arrays_text = base64.b64encode(content).decode()
+    arrays_text = b64encode(content).decode()
     return render_template(TEMPLATES / "page.html", noun=noun, network=title, arrays=arrays_text, page=page)
 
 
@@ -120,10 +122,12 @@ def _add_network(member: InferenceModule, arrays: Arrays, earlier: Sequence[Earl
 def _layers(graph: list[Step], size: int) -> list[dict[str, Any]]:
     """Return each convolution and linear layer, with its activations and maxima, as places of steps in the graph."""
     steps = {"input": {"operator": "image", "shape": [1, size, size]}} | {step["name"]: step for step in graph}
-    layers = []
+    layers: list[dict[str, Any]] = []
+    counts = Counter[str]()
     for step in graph:
-        if step["operator"] not in ("convolution", "linear"):
+        if (kind := KINDS.get(step["operator"])) is None:
             continue
+        counts[kind] += 1
         if step["operator"] == "linear":
             source = steps[step["inputs"][0]]
             while source["operator"] in POINTWISE:
@@ -133,7 +137,10 @@ def _layers(graph: list[Step], size: int) -> list[dict[str, Any]]:
         chain = [step]
         while (following := _only_follower(graph, chain[-1])) is not None:
             chain.append(following)
-        layers.append({"name": step["layer"], "steps": [graph.index(each) for each in chain]})
+        name = step["layer"]
+        if not all(map(str.isidentifier, name.split("."))):  # In nn.Sequential, names are numbers.
+            name = f"{kind} {counts[kind]}"
+        layers.append({"name": name, "steps": [graph.index(each) for each in chain]})
     return layers
 
 
@@ -159,7 +166,7 @@ def load_page(path: Path) -> Callable[[Tensor], Tensor] | None:
         task = f"checking the page in {Path(browser).name}"
         with tempfile.TemporaryDirectory() as folder, working_on(task) as status:
             page, answered = Path(folder) / "page.html", Path(folder) / "answers.html"
-            check = CHECK % base64.b64encode(images.numpy().tobytes()).decode()
+            check = CHECK % b64encode(images.numpy().tobytes()).decode()
             page.write_text(path.read_text(encoding="utf-8").replace("</body>", check))
             options = ["--headless", "--disable-gpu", f"--user-data-dir={folder}/profile", "--enable-logging=stderr"]
             if hasattr(os, "geteuid") and os.geteuid() == 0:

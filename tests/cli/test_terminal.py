@@ -159,6 +159,7 @@ def whole(shared: Tiny) -> Iterator[tuple[Run, Terminal]]:
         patch.chdir(shared.folder / "here")
         terminal = Terminal(*shared.overrides, "hydra.run.dir=whole", columns=100)
         assert terminal.end().splitlines()[-1] == "run folder: whole"
+        assert terminal.screen.drawn[0] == "train: starting ..." not in terminal.screen.text
         assert "figures and dashboard ..." in "\n".join(terminal.screen.drawn)
         assert not BAR.search(terminal.screen.text) and "figures and" not in terminal.screen.text
         yield Run(Path("whole").absolute()), terminal

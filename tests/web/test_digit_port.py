@@ -27,7 +27,7 @@ def page(browser: "Browser") -> Iterator["Page"]:
     page.close()
 
 
-def found(page: "Page", picture: Image.Image, call: str = "findNumber(grey, width, height)") -> list[NetworkInput]:
+def found(page: "Page", picture: Image.Image, call: str = "findNumber(grey, {width, height})") -> list[NetworkInput]:
     row: list[dict[str, Any]] = page.evaluate(
         f"""([picture, width, height]) => {{
             const grey = Uint8Array.from(atob(picture), (letter) => letter.charCodeAt(0));
@@ -80,5 +80,5 @@ def test_digits_are_those_that_predict_finds(page: "Page") -> None:
 def test_whole_drawing_is_given_to_networks_for_other_things(page: "Page") -> None:
     picture = drawn(4, height=200, at=(40, 20), page=(256, 256))
     for background in (0, 255):
-        ((pixels, *_),) = found(page, picture, f"fitImage(grey, width, {background})")
+        ((pixels, *_),) = found(page, picture, f"fitImage(grey, {{width}}, {background})")
         assert np.abs(pixels - fit_image(picture, background).astype(int)).mean() < 4

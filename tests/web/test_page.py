@@ -171,9 +171,22 @@ SHAPES = [
 ]
 
 
+def choose_unit(page: "Page", layer: int) -> None:
+    """Click at a unit: it stays where it is, and the panel whose first lines explain it does not cover it."""
+    canvas = page.locator(".maps").nth(layer).locator("canvas").last
+    canvas.scroll_into_view_if_needed()
+    before = canvas.bounding_box()
+    canvas.click(position={"x": 20, "y": 20})
+    panel, lines = page.locator("#detail").bounding_box(), page.locator("#detail dl").bounding_box()
+    assert before and panel and lines and canvas.bounding_box() == before
+    x, y = before["x"] + 20 - panel["x"], before["y"] + 20 - panel["y"]
+    assert not (0 <= x <= panel["width"] and 0 <= y <= panel["height"])
+    assert panel["y"] >= 0 and lines["y"] + lines["height"] <= page.evaluate("innerHeight")
+
+
 @needs_browser
 @pytest.mark.slow
-@pytest.mark.parametrize("width", [1280, *thorough(700, 390)])
+@pytest.mark.parametrize("width", [1265, *thorough(700, 390)])
 def test_page_opens_with_a_digit_read_and_its_layers_which_fit_the_window(
     visit: Callable[..., "Page"], width: int
 ) -> None:
@@ -186,7 +199,12 @@ def test_page_opens_with_a_digit_read_and_its_layers_which_fit_the_window(
     sides = page.evaluate("LAYERS.map(({isMaps, canvases, width}) => canvases[0].offsetWidth / (isMaps ? 1 : width))")
     assert min(sides) >= 24, "a finger finds each map and each unit"
     tops = page.evaluate("[...document.querySelectorAll('.layer')].map((layer) => layer.getBoundingClientRect().top)")
-    assert (len(set(tops)) == 1) == (width == 1280), "a row in a wide window, and a column in a narrow one"
+    assert (len(set(tops)) == 1) == (width == 1265), "a row in a wide window, and a column in a narrow one"
+    assert page.evaluate("byId('row').scrollWidth <= byId('row').clientWidth"), "no layer is hidden"
+    for layer in range(5):
+        choose_unit(page, layer)
+        page.locator("#close").click()
+    assert not page.locator("#detail").is_visible()
     page.keyboard.press("Escape")
     page.wait_for_timeout(100)
     assert page.locator("#predicted").inner_text() == "" and layer_heads(page) == SHAPES
@@ -198,9 +216,9 @@ def test_page_opens_with_a_digit_read_and_its_layers_which_fit_the_window(
 @pytest.mark.slow
 def test_value_of_a_unit_is_its_colour_and_is_explained(visit: Callable[..., "Page"]) -> None:
     page = visit(viewport={"width": 390, "height": 844}, color_scheme="dark")
-    page.locator(".maps").nth(1).locator("canvas").nth(2).click()
-    detail = page.locator(".detail:visible")
-    assert detail.inner_text().startswith("conv2, map 3, row")
+    choose_unit(page, 1)
+    detail, spoken = page.locator("#detail"), page.locator("#spoken")
+    assert detail.inner_text().startswith("conv2, map 16, row")
     for layer, number in ((2, 1), (1, 0), (0, 5)):
         page.evaluate("([layer, number]) => select(layer, number)", [layer, number])
         value, before, colours, swatch = page.evaluate(
@@ -210,19 +228,20 @@ def test_value_of_a_unit_is_its_colour_and_is_explained(visit: Callable[..., "Pa
                 const steps = stepsOf(LAYERS[layer]), units = sources(steps, values, number);
                 return [values[shown].data[number], values[steps[0].name].data[units[0]],
                     [...canvas.getImageData(isMaps ? x : number % width, y, 1, 1).data].slice(0, 3),
-                    getComputedStyle(LAYERS[layer].detail.box.querySelector(".swatch")).backgroundColor];
+                    getComputedStyle(DETAIL.querySelector(".swatch")).backgroundColor];
             }""",
             [layer, number],
         )
-        text = detail.inner_text().replace("−", "-")
-        assert f": {value:.3f}" in text and f": {before:.3f}. " in text
+        shown = detail.locator("dd").all_inner_texts()
+        assert shown[-1] == f"{value:.3f}" and shown[2] == f"{before:.3f}".replace("-", "−")
+        assert sum(float(text.replace("−", "-")) for text in shown[:2]) == pytest.approx(before, abs=2e-3)
         assert value == pytest.approx(max(before, 0), abs=1e-6), "lenet's units are largest values after ReLU"
         assert [int(part) for part in swatch[4:-1].split(",")] == pytest.approx(colours, abs=1)
     page.locator(".maps").nth(2).focus()
     page.keyboard.press("ArrowRight")
-    assert detail.inner_text().startswith("fc1, unit 2:") and "fc1, unit 2:" in page.locator("#spoken").inner_text()
-    detail.get_by_role("button", name="next unit").click()
-    assert detail.inner_text().startswith("fc1, unit 3:")
+    assert detail.inner_text().startswith("fc1, unit 2\n") and spoken.inner_text().startswith("fc1, unit 2: ")
+    detail.get_by_role("button", name="unit to the right").click()
+    assert detail.inner_text().startswith("fc1, unit 3\n")
 
 
 @needs_browser

@@ -15,7 +15,7 @@ const EDGE = 4;  // pixels around a stroke that its smooth edge may reach
 
 // Find the row of the clearest digit, from left to right, in brightness values from 0 to 255, row by row. Return each
 // digit's pixels (28 x 28 bytes) and box (left, top, right and bottom as fractions), and the number of all digits.
-function findNumber(grey, width, height) {
+function findNumber(grey, {width, height}) {
   const ink = measureInk(grey, width, height), {labels, parts} = findParts(ink, width, height);
   const digits = groupParts(parts, MIN_LENGTH * Math.max(width, height));
   const row = digits.slice(0, 1), rest = new Set(digits.slice(1));
@@ -31,7 +31,7 @@ function findNumber(grey, width, height) {
 
 // Return a whole square drawing as 28 x 28 bytes, for networks that do not recognise digits. The background is the
 // brightness of the training images' edges; if it is dark, the drawing becomes light on dark.
-function fitImage(grey, side, background) {
+function fitImage(grey, {width: side}, background) {
   const pixels = scale(background < 85 ? grey.map((value) => 255 - value) : grey, side, side, MNIST_SIDE, MNIST_SIDE);
   return [{pixels: Uint8Array.from(pixels, Math.round), box: [0, 0, 1, 1], candidates: 1}];
 }

@@ -72,13 +72,11 @@ pad.addEventListener("pointermove", (event) => {
   strokes[strokes.length - 1].push(...(events.length ? events : [event]).map(place));
   afterChange();
 });
-for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) {
-  pad.addEventListener(end, (event) => {
-    if (event.pointerId !== drawingPointer) return;
-    drawingPointer = null;
-    afterChange();
-  });
-}
+pad.addEventListener("lostpointercapture", (event) => {  // It also follows the end of a stroke.
+  if (event.pointerId !== drawingPointer) return;
+  drawingPointer = null;
+  afterChange();
+});
 
 function undo() {
   if (drawingPointer !== null) return;

@@ -20,11 +20,6 @@ function classify(pixels) {
   return {probabilities: meanOf(answers.map(({probabilities}) => probabilities)), values: answers.length === 1 ? answers[0].values : null};
 }
 
-function findInDrawing() {
-  const {width, height} = DRAWN, grey = greyDrawing();
-  return PAGE.digits ? findNumber(grey, width, height) : fitImage(grey, width, PAGE.background);
-}
-
 function shownDigit() {
   return digits[chosenDigit === null ? digits.length - 1 : chosenDigit];
 }
@@ -34,7 +29,7 @@ function update() {
   isUpdatePlanned = false;
   let pictures = [];
   if (chosenImage !== null) pictures = [chosenImage];
-  else if (strokes.length) pictures = findInDrawing();
+  else if (strokes.length) pictures = (PAGE.digits ? findNumber : fitImage)(greyDrawing(), DRAWN, PAGE.background);
   digits = pictures.map((digit) => ({...digit, ...classify(digit.pixels)}));
   if (chosenDigit >= digits.length) chosenDigit = null;
   show();
@@ -239,16 +234,15 @@ function setVariables(element, values) {
 }
 
 const WIDE = matchMedia("(min-width: 64rem)");
-const TALL = 480, CELL = 24;  // pixels: the height of a layer in the row, and the least side of a unit
+const TALL = 528, CELL = 24;  // pixels: the height of a layer in the row, and the least side of a unit
+const [DETAIL, ZOOMED, ANSWER] = ["#detail", "#zoomed", ".answer"].map((name) => document.querySelector(name));
 const DESCRIBED = {  // Other operators have the names that users know.
+  linear: () => "fully connected",
   convolution: ({weight}) => `conv ${weight.shape[2]}×${weight.shape[3]}`,
   pool: ({kernel}) => `max pool ${kernel.join("×")}`,
   scale: () => "batch norm",
 };
-
-function describe(step) {
-  return step.operator in DESCRIBED ? DESCRIBED[step.operator](step) : step.operator;
-}
+const describe = (step) => step.operator in DESCRIBED ? DESCRIBED[step.operator](step) : step.operator;
 
 // Return a layer's steps: a convolution or a linear layer, and what follows it. Their weights are those of the epoch.
 function stepsOf({steps}) {
@@ -265,52 +259,32 @@ const LAYERS = networks.length > 1 ? [] : networks[0].layers.map((layer, number,
   add(head, "p", "kinds", steps.map(describe).join(",\n"));
   const range = add(head, "p"), parent = add(section, "div", "scores"), maps = add(parent, "div", "maps");
   maps.tabIndex = 0;
-  maps.setAttribute("role", "img");
+  maps.setAttribute("role", "application");  // A screen reader would keep the arrow keys of an image.
   maps.setAttribute("aria-label", `${layer.name}: ${size}`);
   const [height, width] = isMaps ? shape.slice(1) : [1, 1], made = {...layer, shown, shape, isMaps, height, width, range, maps};
   made.canvases = Array.from({length: isMaps ? shape[0] : 1}, (_, map) => {
     const canvas = add(maps, "canvas");
     canvas.title = isMaps ? `map ${map + 1}` : size;
-    canvas.addEventListener("click", (event) => select(number, unitAt(event, made, map), true));
+    canvas.addEventListener("click", (event) => {
+      select(number, unitAt(event, made, map));
+      // On a phone, the panel covers the half of the window that the unit is not in.
+      setVariables(DETAIL, {top: `${ANSWER.offsetHeight}px`});
+      DETAIL.classList.toggle("above", event.clientY > (innerHeight + ANSWER.offsetHeight) / 2);
+    });
     return canvas;
   });
-  maps.addEventListener("keydown", (event) => {
-    const area = made.width * made.height;
-    const move = {ArrowUp: -made.width, ArrowDown: made.width, ArrowLeft: -1, ArrowRight: 1, PageDown: area, PageUp: -area}[event.key];
-    if (!move) return;
-    event.preventDefault();
-    moveUnit(number, move);
-  });
+  maps.addEventListener("keydown", (event) => moveUnit(number, event.key) && event.preventDefault());
   made.mark = add(maps, "div", "mark");
   made.labels = add(parent, "div", CLASSES.some(({length}) => length > 2) ? "names long" : "names");
   made.names = hasScores ? CLASSES.map((name) => add(made.labels, "span", "", name)) : [];
-  made.detail = makeDetail(made, number);
   return made;
 });
 
-// Make the panel that explains a unit of a layer.
-function makeDetail(layer, number) {
-  const box = add(byId("row"), "div", "detail"), zoomed = add(box, "div", "zoomed"), canvas = add(zoomed, "canvas"), mark = add(zoomed, "div", "mark");
-  const title = add(box, "p"), sum = add(box, "p"), steps = add(box, "div", "steps");
-  box.hidden = true;
-  const {width, height} = layer, area = width * height, ahead = [["←", -1, "previous unit"], ["→", 1, "next unit"]];
-  const across = [["↑", -width, "row above"], ["↓", width, "row below"], ["map −", -area, "previous map"], ["map +", area, "next map"]];
-  for (const [text, move, label] of layer.isMaps ? [...ahead, ...across] : ahead) {
-    addButton(steps, text, () => moveUnit(number, move)).setAttribute("aria-label", label);
-  }
-  zoomed.hidden = !layer.isMaps;
-  setVariables(zoomed, {count: width, shape: `${width} / ${height}`});
-  canvas.title = "the map, enlarged: choose a unit";
-  canvas.addEventListener("click", (event) => select(number, unitAt(event, layer, placeIn(layer, chosenUnit.number)[0])));
-  return {box, title, sum, canvas, mark, pairs: add(box, "div", "pairs")};
-}
-
 // Return the number of the unit at a place of a map.
-function unitAt({currentTarget, clientX, clientY}, {width, height, shape}, map) {
-  const box = currentTarget.getBoundingClientRect();
-  const [x, y] = [(clientX - box.left) / box.width * width, (clientY - box.top) / box.height * height].map(Math.floor);
-  const inside = (value, count) => Math.min(Math.max(value, 0), count - 1);
-  return inside((map * height + inside(y, height)) * width + inside(x, width), elements(shape));
+function unitAt({currentTarget, offsetX, offsetY}, {width, height, shape}, map) {
+  const x = Math.min(Math.floor(offsetX / currentTarget.offsetWidth * width), width - 1);
+  const y = Math.min(Math.floor(offsetY / currentTarget.offsetHeight * height), height - 1);
+  return Math.min((map * height + y) * width + x, elements(shape) - 1);
 }
 
 // Return the map, row and column of a unit.
@@ -318,19 +292,33 @@ function placeIn({width, height}, number) {
   return [Math.floor(number / (width * height)), Math.floor(number / width) % height, number % width];
 }
 
-function moveUnit(layer, move) {
+// Choose the unit that a key leads to from the chosen one, or from a layer's first; return whether it is such a key.
+function moveUnit(layer, key) {
+  const {width, height, shape, mark} = LAYERS[layer], area = width * height;
+  const move = {ArrowUp: -width, ArrowDown: width, ArrowLeft: -1, ArrowRight: 1, PageUp: -area, PageDown: area}[key];
+  if (!move) return false;
   const from = chosenUnit && chosenUnit.layer === layer ? chosenUnit.number : 0, to = from + move;
-  select(layer, to >= 0 && to < elements(LAYERS[layer].shape) ? to : from);
+  select(layer, to >= 0 && to < elements(shape) ? to : from);
+  mark.scrollIntoView({block: "nearest", inline: "nearest"});
+  return true;
 }
 
-function select(layer, number, isToBeSeen = false) {
+function select(layer, number) {
   chosenUnit = {layer, number};
   explain();
-  byId("spoken").textContent = LAYERS[layer].detail.title.textContent;
-  if (isToBeSeen) LAYERS[layer].detail.title.scrollIntoView({block: "nearest"});
+  if (!DETAIL.hidden) byId("spoken").textContent = `${DETAIL.querySelector("h2 span").textContent}: ${DETAIL.querySelector("b").textContent}`;
 }
 
-// Arrange each layer: in a row as columns of equal height, on a phone as wide as the page.
+byId("close").addEventListener("click", () => (LAYERS[chosenUnit.layer].maps.focus({preventScroll: true}), chosenUnit = null, explain()));
+for (const [text, key, label] of [["↑", "ArrowUp", "above"], ["↓", "ArrowDown", "below"], ["←", "ArrowLeft", "to the left"], ["→", "ArrowRight", "to the right"]]) {
+  addButton(DETAIL.querySelector(".steps"), text, () => moveUnit(chosenUnit.layer, key)).setAttribute("aria-label", `unit ${label}`);
+}
+ZOOMED.addEventListener("click", (event) => {
+  const layer = LAYERS[chosenUnit.layer];
+  select(chosenUnit.layer, unitAt(event, layer, placeIn(layer, chosenUnit.number)[0]));
+});
+
+// Arrange the layers: in a row as columns of similar height, on a phone as wide as the page.
 function arrange() {
   const room = Math.max(byId("row").clientWidth, 2 * CELL), isWide = WIDE.matches;  // A window may have no width.
   for (const layer of LAYERS) {
@@ -369,57 +357,59 @@ function frame(mark, canvas, {width, height}, y, x) {
 // Explain the chosen unit: its value, how that comes about step by step, its weights and its inputs.
 function explain() {
   const values = shownDigit() && shownDigit().values;
-  LAYERS.forEach(({detail, mark, maps}, number) => {
-    mark.hidden = detail.box.hidden = !values || chosenUnit === null || chosenUnit.layer !== number;
+  DETAIL.hidden = !values || chosenUnit === null;
+  LAYERS.forEach(({mark, maps}, number) => {
+    mark.hidden = DETAIL.hidden || chosenUnit.layer !== number;
     maps.classList.toggle("explained", !mark.hidden);
   });
-  if (chosenUnit === null || !values) return;
-  const layer = LAYERS[chosenUnit.layer], {number} = chosenUnit, {detail, isMaps, canvases, names, width, height} = layer;
+  if (DETAIL.hidden) return;
+  const layer = LAYERS[chosenUnit.layer], {number} = chosenUnit, {isMaps, canvases, names, width, height} = layer;
   const steps = stepsOf(layer), units = sources(steps, values, number), results = steps.map(({name}, i) => values[name].data[units[i]]);
   const [map, y, x] = isMaps ? placeIn(layer, number) : [0, Math.floor(number / width), number % width];
   const {data} = values[layer.shown], shade = shades(largest(data));
   canvases.forEach((canvas, i) => canvas.classList.toggle("chosen", isMaps && i === map));
   frame(layer.mark, canvases[map], layer, y, x);
-  tile(detail.canvas, data.subarray(map * width * height, (map + 1) * width * height), width, height, shade);
-  frame(detail.mark, detail.canvas, layer, y, x);
-  detail.title.textContent = "";
-  add(detail.title, "span", "swatch").style.background = `rgb(${shade(data[number]).map(Math.round)})`;
   const unit = names.length ? `score of ${CLASSES[number]}` : `unit ${number + 1}`;
-  detail.title.append(`${layer.name}, ${isMaps ? `map ${map + 1}, row ${y + 1}, column ${x + 1}` : unit}: `);
-  add(detail.title, "b", "", signed(data[number]));
+  DETAIL.querySelector("h2 span").textContent = `${layer.name}, ${isMaps ? `map ${map + 1}, row ${y + 1}, column ${x + 1}` : unit}`;
+  ZOOMED.parentElement.hidden = !isMaps;
+  setVariables(ZOOMED.parentElement, {shape: `${width} / ${height}`});
+  tile(ZOOMED, data.subarray(map * width * height, (map + 1) * width * height), width, height, shade);
+  frame(ZOOMED.nextElementSibling, ZOOMED, layer, y, x);
 
   const [first, ...others] = steps, input = values[first.inputs[0]], isLinear = first.operator === "linear";
   const filter = isLinear ? units[0] : placeIn(sizeOf(first), units[0])[0], bias = first.bias ? first.bias.data[filter] : 0;
-  let words = `Weights × inputs ${signed(results[0] - bias)} and bias ${signed(bias)}: ${signed(results[0])}.`;
-  others.forEach((step, i) => {
-    const after = signed(results[i + 1]);
-    const before = `Before ${describe(step)} ${signed(results[i])}, after it`;
-    words += ` ${step.operator === "pool" ? `The largest of ${step.kernel.join("×")} such values:` : before} ${after}.`;
+  const sums = [["weights × inputs", results[0] - bias], ["+ bias", bias], [`= ${describe(first)}`, results[0]]];
+  others.forEach((step, i) => sums.push([`→ ${describe(step)}`, results[i + 1]]));
+  const list = DETAIL.querySelector("dl");
+  list.replaceChildren();
+  sums.forEach(([words, value], i) => {
+    add(list, "dt", "", words);
+    add(add(list, "dd"), i === sums.length - 1 ? "b" : "span", "", signed(value));
   });
+  add(list.lastChild, "span", "swatch").style.background = `rgb(${shade(data[number]).map(Math.round)})`;
   const pairs = (isLinear ? pairsOfLinear : pairsOfConvolution)(first, input, units[0]);
-  const strongest = [...pairs].sort((a, b) => Math.abs(b.sum) - Math.abs(a.sum)).slice(0, 12);
-  detail.sum.textContent = words;
-  showPairs(detail.pairs, strongest, pairs.length);
+  showPairs([...pairs].sort((a, b) => Math.abs(b.sum) - Math.abs(a.sum)).slice(0, 12), pairs.length);
 }
 
-function showPairs(list, pairs, count) {
+function showPairs(pairs, count) {
   const most = {weights: largest(pairs.flatMap(({weights}) => [...weights])), inputs: largest(pairs.flatMap(({inputs}) => [...inputs]))};
+  const list = DETAIL.querySelector(".pairs");
   list.replaceChildren();
   const which = pairs.length < count ? `, of the ${pairs.length} maps of ${count} that count most` : "";
-  add(list, "p", "", `Weights up to ±${most.weights.toFixed(2)} × inputs up to ±${most.inputs.toFixed(2)}${which}:`);
+  add(list, "p", "", `Weights up to ±${most.weights.toFixed(2)}, inputs up to ±${most.inputs.toFixed(2)}${which}:`);
   for (const pair of pairs) {
     const isLong = count === 1 && pair.width > 20, side = Math.max(pair.width, pair.height);
-    const figure = add(list, "figure", isLong ? "long" : ""), zoom = Math.max(3, Math.round((isLong ? 250 : 44) / side));
-    if (count > 1) add(figure, "figcaption", "", `map ${pair.channel + 1}`);
+    const figure = add(list, "figure", isLong ? "long" : ""), zoom = Math.max(2, Math.round((isLong ? 112 : 44) / side));
     for (const kind of ["weights", "inputs"]) {
-      const cell = add(figure, "div"), canvas = add(cell, "canvas");
-      canvas.style.width = `${zoom * pair.width}px`;
-      canvas.style.height = `${zoom * pair.height}px`;
+      const cell = add(figure, "div");
+      if (pair === pairs[0]) add(cell, "small", "", kind);
+      const canvas = add(cell, "canvas");
+      canvas.style.cssText = `width: ${zoom * pair.width}px; height: ${zoom * pair.height}px`;
       canvas.title = kind;
       tile(canvas, pair[kind], pair.width, pair.height, shades(most[kind]));
-      add(cell, "small", "", kind);
       add(figure, "span", "", kind === "weights" ? "×" : `= ${signed(pair.sum, 2)}`);
     }
+    if (count > 1) add(figure.lastChild, "small", "", `map ${pair.channel + 1}`);
   }
 }
 
@@ -501,22 +491,22 @@ function logOdds(pixels) {
   });
 }
 
-// Cover a few patches in each frame, until all have been covered.
+// Cover a few patches in each frame, until all have been covered, and show the change so far.
 function occlude(task) {
   const start = performance.now();
   while (task === occlusion && task.drops.length < PLACES ** 2 && performance.now() - start < 12) {
-    const covered = task.digit.pixels.slice(), empty = PAGE.background, spot = task.drops.length;
-    const [top, left] = [Math.floor(spot / PLACES), spot % PLACES].map((number) => number * STEP - (PATCH >> 1));
-    forPatch(top, left, (at) => covered[at] = empty);
+    const covered = task.digit.pixels.slice();
+    forPatch(task.drops.length, (at) => covered[at] = PAGE.background);
     const odds = logOdds(covered);
     task.drops.push(task.odds.map((before, i) => before - odds[i]));
   }
   if (task !== occlusion) return;
   if (task.drops.length < PLACES ** 2) requestAnimationFrame(() => occlude(task));
-  else showCounts();
+  showCounts();
 }
 
-function forPatch(top, left, work) {
+function forPatch(spot, work) {
+  const [top, left] = [Math.floor(spot / PLACES), spot % PLACES].map((number) => number * STEP - (PATCH >> 1));
   for (let y = Math.max(top, 0); y < Math.min(top + PATCH, 28); y++) {
     for (let x = Math.max(left, 0); x < Math.min(left + PATCH, 28); x++) work(28 * y + x);
   }
@@ -526,9 +516,8 @@ function showCounts() {
   const {digit, drops} = occlusion, number = byId("class").value, which = number === "" ? bestLabel(digit) : Number(number);
   byId("class").options[0].textContent = `${bestClass(digit)} (the answer)`;
   const sums = new Float32Array(784), counts = new Float32Array(784);
-  if (drops.length === PLACES ** 2) drops.forEach((drop, spot) => {
-    const [top, left] = [Math.floor(spot / PLACES), spot % PLACES].map((number) => number * STEP - (PATCH >> 1));
-    forPatch(top, left, (at) => {
+  drops.forEach((drop, spot) => {
+    forPatch(spot, (at) => {
       sums[at] += drop[which];
       counts[at]++;
     });
@@ -544,13 +533,8 @@ function showCounts() {
 CLASSES.forEach((name, number) => byId("class").add(new Option(name, number)));
 byId("class").addEventListener("change", showCounts);
 
-const side = networks[0].size;
-document.querySelector(".layer .shape").textContent = side === 28 ? "28 × 28" : `28 × 28, as ${side} × ${side}`;
-byId("legend").hidden = !LAYERS.length;
-window.addEventListener("resize", () => {
-  arrange();
-  show();
-});
+byId("legend").hidden = byId("unit").hidden = !LAYERS.length;
+window.addEventListener("resize", () => (arrange(), show()));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", show);
 // The page opens with a digit that is drawn already, or with a test image that the network gets right.
 if (PAGE.digits) strokes.push(EXAMPLE);
