@@ -165,8 +165,9 @@ def configuration_page() -> str:
     }
     groups = {group: sorted((conf_dir() / group).glob("*.yaml")) for group in chosen}
     groups["data"].remove(conf_dir() / "data" / "default.yaml")  # What the choices have in common.
-    index = ["| [no group](#no-group) | |"]
-    parts = ["## No group", _table("", {root.stem: _settings(root)}, root.stem)]
+    general = _settings(root)
+    index = [f"| [General](#general) | {' '.join(f'`{key}`' for key in general)} |"]
+    parts = ["## General", _table("", {root.stem: general}, root.stem)]
     for group, paths in groups.items():
         names = [f"**`{path.stem}`**" if path.stem == chosen[group] else f"`{path.stem}`" for path in paths]
         index.append(f"| [{group}](#{group.replace('/', '')}) | {' '.join(names)} |")
@@ -175,7 +176,7 @@ def configuration_page() -> str:
         if group != "experiment":
             settings = {path.stem: _settings(path) for path in paths}
             parts.append(_table(f"{group.replace('/', '.')}.", settings, chosen[group]))
-    head = "| group | choices; **bold** is the default |\n|---|---|\n"
+    head = "| group | choices, the default in **bold** |\n|---|---|\n"
     return "\n\n".join((CONFIGURATION, head + "\n".join(index), *filter(None, parts))) + "\n"
 
 
@@ -300,10 +301,10 @@ def gallery_page() -> str:
     titles, cards = [], []
     for name in GALLERY:
         page = f"guides/{name}.md"
-        text = re.sub(r" \\\n +", " ", (ROOT / "docs" / page).read_text(encoding="utf-8"))  # a command, a line
+        text = (ROOT / "docs" / page).read_text(encoding="utf-8")
         for i, picture in enumerate(re.finditer(r"!\[(.*?)\]\(\.\./(.*?)\)", text)):
             above = text[: picture.start()]
-            commands = re.findall(r"^(?:\$ )?((?:python|tensorboard) .*?)(?: +#.*)?$", above, re.M)
+            commands = re.findall(r"^(?:\$ )?((?:python|tensorboard) (?:.*\\\n)*.*?)(?: +#.*)?$", above, re.M)
             titles.append(re.findall(r"^#+ (.+)$", above, re.M)[-1 if i else 0])
             about = f"{picture[1]}. [The guide]({page})"
             cards.append(f"## {titles[-1]}\n\n{about}\n\n```\n{commands[-1]}\n```\n\n![{picture[1]}]({picture[2]})")
