@@ -344,7 +344,7 @@ class Studio:
     def draw(self) -> None:
         self._enter_lenet()
         self._write_page()
-        with self._page(1280, 800) as page:
+        with self._page(1024, 775) as page:
             page.goto(Path("page.html").absolute().as_uri())
             for stroke in NUMBER:
                 draw(page, *stroke)
