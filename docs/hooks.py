@@ -38,15 +38,6 @@ from mnist_lab.web.page import page_of
 
 ROOT = Path(__file__).parents[1]
 
-
-class Setting(NamedTuple):
-    """A value of the configuration, in words."""
-
-    default: str
-    kind: str
-    meaning: str
-
-
 # What each path of Run is for. The build fails if one is missing here.
 RUN_FOLDER = {
     "record_path": "the record of the run: status, command, metrics, times, versions, git commit, checkpoints",
@@ -71,18 +62,10 @@ GALLERY = (
     *("draw", "report", "sweeps", "compare", "robustness", "look-at-data", "predict", "export", "recipes"),
     *("learning-rate", "tensorboard"),
 )
-# Keys of configuration files that the configuration's page leaves out.
+# Keys of configuration files that the configuration's page leaves out: the last line's describe data and are not set.
 NOT_SHOWN = (
     *("defaults", "hydra", "_target_", "_partial_", "tutorial"),
-    *(
-        "sha256",
-        "md5",
-        "files",
-        "folders",
-        "validation",
-        "background",
-        "data.source.name",
-    ),  # of the data, not to be set
+    *("sha256", "md5", "files", "folders", "validation", "background", "data.source.name"),
 )
 # The top of the configuration's page; the box shows the keys whose rows have all its words.
 CONFIGURATION = """# Configuration
@@ -107,6 +90,14 @@ TOP = {
     "results/RESULTS.md": "results/tutorials.md",
     "results/RECORDS.md": "results/leaderboard.md",
 }
+
+
+class Setting(NamedTuple):
+    """A value of the configuration, in words."""
+
+    default: str
+    kind: str
+    meaning: str
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -280,6 +271,7 @@ def _table(prefix: str, choices: dict[str, dict[str, Setting]], default: str | N
             of = "" if is_usual else f" <small>{' '.join(names[value])}</small>"
             values.append(f"<code>{_breakable(value)}</code>{of}")
         meaning = next((_breakable(setting.meaning) for setting in having.values() if setting.meaning), "")
+        assert meaning, f"{prefix}{key}: write a comment in conf/ that says what it means"
         kind = next((f"<em>{_breakable(setting.kind)}</em>" for setting in having.values() if setting.kind), "")
         texts = "; ".join(filter(None, (meaning, kind)))
         cells = (f"<code>{_breakable(prefix + key)}</code>", "<br>".join(values), texts)
