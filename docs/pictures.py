@@ -270,7 +270,7 @@ class Studio:
     def robustness(self) -> None:
         self._enter_six()
         lenet, mlp = (next(Path("runs/sweeps/six").glob(f"model={model},seed=0*")) for model in ("lenet", "mlp"))
-        lab(f"python -m mnist_lab robustness {lenet} {mlp} --out robustness.png")
+        lab(f"python -m mnist_lab robustness {lenet} {mlp} --only shift,rotation,noise --out robustness.png")
         save_png("robustness", Image.open("robustness.png"))
 
     def recipes(self) -> None:
