@@ -182,12 +182,17 @@ def _about(path: Path) -> str:
     lines = takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
     text = " ".join(line[2:] for line in lines if not line.startswith(("# @", "#  ")))
     if path.parent.name != "experiment":
-        return re.sub(r"\b[\w.+]+=[\w.,]+", r"`\g<0>`", text)
-    choices = {}
-    for entry in (node := _load(path))["defaults"]:
-        choices |= entry if isinstance(entry, dict) else {"experiment": entry}
-    words = [f"{name.removeprefix('override /')}={choice}" for name, choice in choices.items() if choice != "_self_"]
-    words += [f"{key}={format_value(value)}".replace(" ", "") for key, value, _ in _values(node, "")]
+        return re.sub(r"(?<![\w'/.])[\w./+]+=[\w.,]*\w(?![\w(])", r"`\g<0>`", text)
+    node, words = _load(path), []
+    for entry in node["defaults"]:
+        choices = entry if isinstance(entry, dict) else {"experiment": entry}
+        words += [
+            f"{name.removeprefix('override /')}={choice}" for name, choice in choices.items() if choice != "_self_"
+        ]
+    values = {key: format_value(value).replace(" ", "") for key, value, _ in _values(node, "")}
+    words += [
+        f"{key}={value}" for key, value in values.items() if not any(name.startswith(f"{key}.") for name in values)
+    ]
     purpose = re.sub(r": python -m .*?(?= Published| Here| This)", ".", text)
     return f"{purpose}\n\n    Sets {' '.join(f'`{word}`' for word in words)}"
 
