@@ -4,19 +4,21 @@ import inspect
 import os
 import re
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import redirect_stdout, suppress
 from functools import cache
 from html import escape
 from io import StringIO
-from itertools import groupby, takewhile
+from itertools import chain, takewhile
 from pathlib import Path
+from pkgutil import resolve_name
 from tempfile import TemporaryDirectory
-from typing import Any, get_args, get_type_hints
+from typing import Any, NamedTuple, get_args, get_type_hints
 from unittest.mock import patch
 
 import nbformat
 from latex2mathml.converter import convert
+from markdown.extensions.toc import slugify
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from nbconvert import MarkdownExporter
@@ -27,7 +29,6 @@ from pydantic import TypeAdapter
 from mnist_lab.cli.commands import COMMANDS, help_text
 from mnist_lab.config import conf_dir
 from mnist_lab.config.compose import compose
-from mnist_lab.config.targets import find_class
 from mnist_lab.config.validate import LIMITS, parameter_types
 from mnist_lab.formatting import format_value
 from mnist_lab.runs.record import RunRecord
@@ -36,6 +37,7 @@ from mnist_lab.training.train import train
 from mnist_lab.web.page import page_of
 
 ROOT = Path(__file__).parents[1]
+
 # What each path of Run is for. The build fails if one is missing here.
 RUN_FOLDER = {
     "record_path": "the record of the run: status, command, metrics, times, versions, git commit, checkpoints",
@@ -55,20 +57,47 @@ RUN_FOLDER = {
     "projector_folder": "test images in the space before the last layer, for TensorBoard",
     "projector_config_path": "shows TensorBoard where the projector's files are",
 }
-# The guides of the gallery, in its order.
+# The guides of the gallery, in its order: those whose pictures show more than a terminal.
 GALLERY = (
-    *("draw", "report", "sweeps", "search", "compare", "robustness", "look-at-data", "predict", "export", "recipes"),
-    *("learning-rate", "tensorboard", "trackers", "reproduce", "own-data", "data", "train", "resume", "clusters"),
-    *("ensemble", "housekeeping", "own-network", "extend"),
+    *("draw", "report", "sweeps", "compare", "robustness", "look-at-data", "predict", "export", "recipes"),
+    *("learning-rate", "tensorboard"),
 )
-# Keys of configuration files that the configuration's page leaves out.
-NOT_SHOWN = ("defaults", "hydra", "_target_", "_partial_", "sha256", "md5", "tutorial")
+# Keys of configuration files that the configuration's page leaves out: the last line's describe data and are not set.
+NOT_SHOWN = (
+    *("defaults", "hydra", "_target_", "_partial_", "tutorial"),
+    *("sha256", "md5", "files", "folders", "validation", "background", "data.source.name"),
+)
+# The top of the configuration's page; the box shows the keys whose rows have all its words.
+CONFIGURATION = """# Configuration
+
+Choose a file of a group by `GROUP=CHOICE`, and set any value by its key: `optimizer=adam optimizer.lr=0.001`.
+`python -m mnist_lab --cfg job` prints the whole configuration of a command line.
+
+<div>
+<input class="filter" type="search" placeholder="Find a key: patience, batch, gpu ..." aria-label="Find a key">
+</div>
+<script>
+document.querySelector(".filter").addEventListener("input", event => {
+  const words = event.target.value.toLowerCase().trim();
+  document.querySelector("article").classList.toggle("filtered", words !== "");
+  for (const row of document.querySelectorAll(".keys tbody tr"))
+    row.hidden = !words.split(/\\s+/).every(word => row.textContent.toLowerCase().includes(word));
+});
+</script>"""
 TOP = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "results/RESULTS.md": "results/tutorials.md",
     "results/RECORDS.md": "results/leaderboard.md",
 }
+
+
+class Setting(NamedTuple):
+    """A value of the configuration, in words."""
+
+    default: str
+    kind: str
+    meaning: str
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -80,7 +109,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "gallery.md": gallery_page(),
     }
     for source, page in TOP.items():
-        pages[page] = (ROOT / source).read_text(encoding="utf-8")
+        pages[page] = (ROOT / source).read_text(encoding="utf-8").replace("](docs/", "](")
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         body, pictures = notebook_page(path)
         pages[f"lessons/{path.stem}.md"] = body
@@ -117,62 +146,93 @@ def commands_page() -> str:
 
 
 def configuration_page() -> str:
-    """Return the page of the configuration: each group's choices, and their keys with default, comment and type."""
-    groups = {
-        folder.name: {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-        for folder in sorted(path for path in conf_dir().iterdir() if path.is_dir() and path.name != "hydra")
+    """Return the page of the configuration: each group's choices, and its keys with default, meaning and type."""
+    root = conf_dir() / "train.yaml"
+    chosen = {
+        name.removeprefix("override "): choice
+        for entry in _load(root)["defaults"]
+        if isinstance(entry, dict)
+        for name, choice in entry.items()
     }
-    index = [
-        f"| [`{group}`](#{group}) | {' '.join(f'[`{name}`](#{group}{name})' for name in choices)} |"
-        for group, choices in groups.items()
-    ]
-    parts = [
-        "# Configuration",
-        "Generated from `conf/` and from the constructors' signatures. A group's choice is set by `GROUP=CHOICE`,\n"
-        "a value by its dotted name. `python -m mnist_lab --cfg job` prints the configuration of a command line.\n"
-        "The page leaves out checksums of data, published figures of tutorials, and settings that follow from others.",
-        "| group | choices |\n|---|---|\n" + "\n".join(index),
-        "## Root\n\n`conf/train.yaml`\n\n" + _table(_rows(conf_dir() / "train.yaml", "")),
-    ]
-    for group, choices in groups.items():
-        parts.append(f"## {group}")
-        for name, path in choices.items():
-            header = _header(path)
-            table = _table(_rows(path, "" if group == "experiment" else f"{group}."))
-            parts += filter(None, (f"### {group}={name}", header, table))
-    return "\n\n".join(parts) + "\n"
+    groups = {group: sorted((conf_dir() / group).glob("*.yaml")) for group in chosen}
+    groups["data"].remove(conf_dir() / "data" / "default.yaml")  # What the choices have in common.
+    general = _settings(root)
+    index = [f"| [General](#general) | {' '.join(f'`{key}`' for key in general)} |"]
+    parts = ["## General", _table("", {root.stem: general}, root.stem)]
+    for group, paths in groups.items():
+        names = [f"**`{path.stem}`**" if path.stem == chosen[group] else f"`{path.stem}`" for path in paths]
+        index.append(f"| [{group}](#{group.replace('/', '')}) | {' '.join(names)} |")
+        about = [f"{name}\n:   {_about(path)}" for name, path in zip(names, paths, strict=True)]
+        parts += [f"## {group}", "\n\n".join(about)]
+        if group != "experiment":
+            settings = {path.stem: _settings(path) for path in paths}
+            parts.append(_table(f"{group.replace('/', '.')}.", settings, chosen[group]))
+    head = "| group | choices, the default in **bold** |\n|---|---|\n"
+    return "\n\n".join((CONFIGURATION, head + "\n".join(index), *filter(None, parts))) + "\n"
 
 
-def _header(path: Path) -> str:
-    """Return the comment that a file begins with; its indented lines, such as a table's, stay as they are."""
-    text = path.read_text(encoding="utf-8").partition("# @")[0]
-    lines = [line[1:].removeprefix(" ") for line in takewhile(lambda line: line.startswith("#"), text.splitlines())]
-    blocks = ((indented, "\n".join(block)) for indented, block in groupby(lines, lambda line: line.startswith(" ")))
-    return "\n\n".join(f"```text\n{textwrap.dedent(text)}\n```" if indented else text for indented, text in blocks)
-
-
-def _rows(path: Path, prefix: str) -> Iterator[tuple[str, str, str, str]]:
-    """Yield key, type, default and comment of each value in a configuration file."""
+def _load(path: Path) -> dict[str, Any]:
     text = path.read_text(encoding="utf-8").partition("# Derived from other settings")[0]
-    comments = dict(re.findall(r"^\s*([\w]+):.*?\s# (.*)$", text, flags=re.MULTILINE))
     node = OmegaConf.to_container(OmegaConf.create(text))
-    yield from _values(node if isinstance(node, dict) else {}, prefix, comments)
+    return {str(name): value for name, value in node.items()} if isinstance(node, dict) else {}
 
 
-def _values(node: dict[Any, Any], prefix: str, comments: dict[str, str]) -> Iterator[tuple[str, str, str, str]]:
-    hints: dict[str, Any] = {}
-    if "_target_" in node and "${" not in str(node["_target_"]):
-        hints = parameter_types(find_class(node["_target_"], prefix))
+def _about(path: Path) -> str:
+    """Return the comment that a file begins with, without indented lines; for a preset also what it sets."""
+    lines = takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
+    text = " ".join(line[2:] for line in lines if not line.startswith(("# @", "#  ")))
+    if path.parent.name != "experiment":
+        return re.sub(r"(?<![\w'/.])[\w./+]+=[\w.,]*\w(?![\w(])", r"`\g<0>`", text)
+    node, words = _load(path), []
+    for entry in node["defaults"]:
+        choices = entry if isinstance(entry, dict) else {"experiment": entry}
+        words += [
+            f"{name.removeprefix('override /')}={choice}" for name, choice in choices.items() if choice != "_self_"
+        ]
+    values = {key: format_value(value).replace(" ", "") for key, value, _ in _values(node, "")}
+    words += [
+        f"{key}={value}" for key, value in values.items() if not any(name.startswith(f"{key}.") for name in values)
+    ]
+    purpose = re.sub(r": python -m .*?(?= Published| Here| This)", ".", text)
+    return f"{purpose}\n\n    Sets {' '.join(f'`{word}`' for word in words)}"
+
+
+def _settings(path: Path) -> dict[str, Setting]:
+    """Return the settings of a configuration file, by key, and of those that it builds on."""
+    node, text = _load(path), path.read_text(encoding="utf-8")
+    settings: dict[str, Setting] = {}
+    for entry in node.get("defaults", ()):
+        if isinstance(entry, str) and entry != "_self_":
+            settings |= _settings(path.with_stem(entry))
+    place, meanings = [], {}
+    for indent, name, meaning in re.findall(r"^( *)([\w.]+):(?:[^\n]*?\s# ([^\n]*))?$", text, re.MULTILINE):
+        place = [*place[: len(indent) // 2], name]
+        meanings[".".join(place)] = meaning
+    prefix = ".".join((*path.parent.relative_to(conf_dir()).parts, ""))
+    for key, value, annotation in _values(node, prefix):
+        key = key.removeprefix(prefix)
+        known = settings.get(key, Setting("", "", ""))
+        kind, meaning = describe_type(annotation) or known.kind, meanings.get(key) or known.meaning
+        default = "required" if value == "???" else format_value(value)
+        is_expression = default.startswith("${") and len(default) > 30
+        settings[key] = Setting("computed" if is_expression else default, kind if len(kind) < 60 else "", meaning)
+    return settings
+
+
+def _values(node: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any, Any]]:
+    """Yield key, value and type of each setting that the page shows; of an object also the name of its class."""
+    target = node.get("_target_", "${")
+    types = {} if "${" in target else parameter_types(resolve_name(target))
     for name, value in node.items():
         key = f"{prefix}{name}"
-        if name in NOT_SHOWN or str(name).startswith("override "):
+        if name in NOT_SHOWN or key in NOT_SHOWN:
             continue
         if isinstance(value, dict) and value:
-            yield from _values(value, f"{key}.", comments)
+            if "_target_" in value:
+                yield key, value["_target_"].rpartition(".")[2], None
+            yield from _values(value, f"{key}.")
         else:
-            annotation = LIMITS.get(key, hints.get(str(name)))
-            default = "required" if value == "???" else format_value(value)
-            yield key, describe_type(annotation), default, comments.get(str(name), "")
+            yield key, value, LIMITS.get(key, types.get(name))
 
 
 def describe_type(annotation: Any) -> str:
@@ -199,42 +259,70 @@ def _schema_text(schema: dict[str, Any]) -> str:
     return f"{kind} {limits}".strip()
 
 
-def _table(rows: Iterable[tuple[str, str, str, str]]) -> str:
-    """Return a table whose long words may break after dots, commas, colons and braces only; empty without rows."""
-    lines, place = [], re.compile(r"(?<=[,:{])(?=[^\s.,])|(?<=\.)(?=[^\s.,\d])")
-    for cells in rows:
-        key, kind, default, comment = (place.sub("<wbr>", escape(cell)) for cell in cells)
-        kind = f"<em>{kind}</em>" if kind else ""
-        texts = "; ".join(filter(None, (comment, kind)))
-        lines.append(f"<tr><td><code>{key}</code></td><td><code>{default}</code></td><td>{texts}</td></tr>")
+def _table(prefix: str, choices: dict[str, dict[str, Setting]], default: str | None) -> str:
+    """Return the table of the keys of a group's choices; empty without keys.
+
+    The names of the choices follow a key's default where it is not that of the whole group, or not all have the key.
+    """
+    rows = []
+    for key in dict.fromkeys(chain.from_iterable(choices.values())):
+        having = {name: settings[key] for name, settings in choices.items() if key in settings}
+        names: dict[str, list[str]] = {}
+        for choice, setting in having.items():
+            names.setdefault(setting.default, []).append(choice)
+        values = []
+        for value in sorted(names, key=lambda value: default not in names[value]):
+            is_usual = len(having) == len(choices) and default in names[value]
+            of = "" if is_usual else f" <small>{' '.join(names[value])}</small>"
+            values.append(f"<code>{_breakable(value)}</code>{of}")
+        meaning = next((_breakable(setting.meaning) for setting in having.values() if setting.meaning), "")
+        assert meaning, f"{prefix}{key}: write a comment in conf/ that says what it means"
+        kind = next((f"<em>{_breakable(setting.kind)}</em>" for setting in having.values() if setting.kind), "")
+        texts = "; ".join(filter(None, (meaning, kind)))
+        cells = (f"<code>{_breakable(prefix + key)}</code>", "<br>".join(values), texts)
+        rows.append(f'<tr id="{prefix}{key}">{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>')
     head = "<thead><tr><th>key</th><th>default</th><th>meaning; <em>type</em></th></tr></thead>"
-    return f'<table class="keys">{head}<tbody>{"".join(lines)}</tbody></table>' if lines else ""
+    return f'<table class="keys">{head}<tbody>{"".join(rows)}</tbody></table>' if rows else ""
+
+
+def _breakable(text: str) -> str:
+    """Escape a text, whose long words may break after dots, commas, colons and braces only."""
+    return re.sub(r"(?<=[,:{])(?=[^\s.,])|(?<=\.)(?=[^\s.,\d])", "<wbr>", escape(text))
 
 
 def gallery_page() -> str:
-    """Return the page with the pictures of the guides, each with the last command above it.
+    """Return the page with the pictures of some guides, each with what one sees and the last command above it.
 
     A guide's first picture has the guide's title, each further one that of its section.
     """
-    parts = ["---\nhide: [toc]\nsearch: {exclude: true}\n---", "# Gallery"]
-    parts.append("What the lab shows, each with the command that makes it. A picture leads to its guide.")
-    parts.append('<div class="gallery" markdown>')
+    titles, cards = [], []
     for name in GALLERY:
         page = f"guides/{name}.md"
-        text = re.sub(r" \\\n +", " ", (ROOT / "docs" / page).read_text(encoding="utf-8"))  # a command, a line
+        text = (ROOT / "docs" / page).read_text(encoding="utf-8")
         for i, picture in enumerate(re.finditer(r"!\[(.*?)\]\(\.\./(.*?)\)", text)):
             above = text[: picture.start()]
-            commands = re.findall(r"^(?:\$ )?((?:python|tensorboard|mlflow) .*?)(?: +#.*)?$", above, re.M)
-            title = re.findall(r"^#+ (.+)$", above, re.M)[-1 if i else 0]
-            card = f"## {title}\n\n[![{picture[1]}]({picture[2]})]({page})\n\n```\n{commands[-1]}\n```"
-            parts.append(f"<div markdown>\n\n{card}\n\n</div>")
-    return "\n\n".join([*parts, "</div>"]) + "\n"
+            commands = re.findall(r"^(?:\$ )?((?:python|tensorboard) (?:.*\\\n)*.*?)(?: +#.*)?$", above, re.M)
+            titles.append(re.findall(r"^#+ (.+)$", above, re.M)[-1 if i else 0])
+            about = f"{picture[1]}. [The guide]({page})"
+            cards.append(f"## {titles[-1]}\n\n{about}\n\n```\n{commands[-1]}\n```\n\n![{picture[1]}]({picture[2]})")
+    index = " · ".join(f"[{title}](#{slugify(title, '-')})" for title in titles)
+    head = "---\nhide: [toc]\nsearch: {exclude: true}\n---\n\n# Gallery\n\n"
+    intro = "What the lab shows, each with its command. A click on a picture opens it alone."
+    return "\n\n".join((f"{head}{intro}", index, *cards)) + "\n"
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Give each public name of the Python page the line that imports it as its heading."""
-    heading = r"::: \1.\2\n    options:\n      heading: from \1 import \2\n      toc_label: \2"
-    return re.sub(r"^::: (mnist_lab[\w.]*)\.(\w+)(\n    options:)?$", heading, markdown, flags=re.MULTILINE)
+    """List the public names of the Python page at its top, and head each with the line that imports it."""
+    name = re.compile(r"^::: ((mnist_lab[\w.]*)\.(\w+))(\n    options:)?$", re.MULTILINE)
+    rows = [f"| [`{found[3]}`](#{found[1]}) | {_summary(found[1])} |" for found in name.finditer(markdown)]
+    markdown = markdown.replace("| NAMES |", "| name | |\n|---|---|\n" + "\n".join(rows))
+    heading = r"::: \1\n    options:\n      heading: from \2 import \3\n      toc_label: \3"
+    return name.sub(heading, markdown)
+
+
+def _summary(name: str) -> str:
+    """Return the first paragraph of a docstring."""
+    return " ".join((inspect.getdoc(resolve_name(name)) or "").partition("\n\n")[0].split())
 
 
 def on_page_content(html: str, **_: Any) -> str:

@@ -138,9 +138,10 @@ def save_png(name: str, picture: Image.Image, width: int = 1200, colours: int = 
     save(PICTURES / f"{name}.png", file.getvalue())
 
 
-def save_page(page: Page, name: str) -> None:
-    """Save what a page shows."""
-    save_png(name, Image.open(BytesIO(page.screenshot())), width=2000)
+def save_page(page: Page, name: str, width: int = 0, height: int = 0) -> None:
+    """Save what a page shows, or its upper left part; the site shows a picture at most 930 pixels wide."""
+    picture = Image.open(BytesIO(page.screenshot()))
+    save_png(name, picture.crop((0, 0, width or picture.width, height or picture.height)), width=2000)
 
 
 @contextmanager
@@ -269,7 +270,7 @@ class Studio:
     def robustness(self) -> None:
         self._enter_six()
         lenet, mlp = (next(Path("runs/sweeps/six").glob(f"model={model},seed=0*")) for model in ("lenet", "mlp"))
-        lab(f"python -m mnist_lab robustness {lenet} {mlp} --out robustness.png")
+        lab(f"python -m mnist_lab robustness {lenet} {mlp} --only shift,rotation,noise --out robustness.png")
         save_png("robustness", Image.open("robustness.png"))
 
     def recipes(self) -> None:
@@ -323,7 +324,7 @@ class Studio:
         with served("tensorboard.main", "--logdir", "runs", "--port", "8031", url=url), self._page(1200, 720) as page:
             page.goto(f"{url}/#custom_scalars&_smoothingWeight=0")
             page.wait_for_timeout(8000)
-            save_page(page, "tensorboard")
+            save_page(page, "tensorboard", 1020, 452)
 
     def trackers(self) -> None:
         enter(self.work, "trackers")
@@ -338,12 +339,12 @@ class Studio:
             page.get_by_placeholder("Search metric charts").fill("^val/")
             page.wait_for_selector(".scatterlayer path")
             page.wait_for_timeout(3000)
-            save_page(page, "trackers")
+            save_page(page, "trackers", 960, 690)
 
     def draw(self) -> None:
         self._enter_lenet()
         self._write_page()
-        with self._page(1280, 800) as page:
+        with self._page(1024, 775) as page:
             page.goto(Path("page.html").absolute().as_uri())
             for stroke in NUMBER:
                 draw(page, *stroke)
@@ -367,7 +368,7 @@ class Studio:
         self._enter_lenet()
         self._write_page()
         for scheme in ("light", "dark"):
-            with self._page(1280, 770, color_scheme=scheme, device_scale_factor=1.25) as page:
+            with self._page(1024, 775, color_scheme=scheme, device_scale_factor=1.25) as page:
                 page.goto(Path("page.html").absolute().as_uri())
                 page.add_style_tag(content="#counts { display: none }")  # It follows only when the pen rests.
                 frames = [(Image.open(BytesIO(page.screenshot())), wait) for wait in play(page)]
