@@ -101,7 +101,7 @@ class TensorBoard(TensorBoardLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         tagged = {tensorboard_tag(name): value for name, value in metrics.items() if name not in AXES}
-        shown = {tag: 100 * value if "%" in tag else value for tag, value in tagged.items()}
+        shown = {tag: 100 * value if ", %/" in tag else value for tag, value in tagged.items()}
         if shown:
             super().log_metrics(shown, step)
 

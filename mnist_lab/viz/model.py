@@ -95,13 +95,9 @@ def plot_worst_errors(
     if not len(worst):
         return None
     truths, predicted = predictions.labels[worst].tolist(), predictions.predicted[worst].tolist()
-    shares, names = predictions.probabilities[worst], predictions.classes
-    style: dict[str, Any] = {
-        "columns": columns,
-        "as_ink": as_ink,
-        "title": "The images that the network got most wrong",
-    }
-    return plot_images(images[worst], truths, predicted, shares, classes=names, **style)
+    style: dict[str, Any] = {"classes": predictions.classes, "columns": columns, "as_ink": as_ink}
+    style["title"] = "The images that the network got most wrong"
+    return plot_images(images[worst], truths, predicted, predictions.probabilities[worst], **style)
 
 
 @styled
