@@ -26,7 +26,6 @@ DESCRIBED = (
     *("status", "n", "seeds", *METRIC_NAMES, "tested_epoch", "epochs", "time", IMAGES_PER_SECOND, "parameters"),
     *("tags", "note"),
 )
-MAX_LABEL = 48  # characters in the label of a line
 PAIRED = tuple(f"paired/{name}" for name in ("images", "only_right", "difference", "low", "high", "p"))
 SIGNIFICANT = 0.05  # Below this p-value, one of two runs is called better.
 
@@ -46,14 +45,11 @@ def main(arguments: list[str]) -> None:
     keys = [key for key in differing if key != "seed" or not options.group]
     settings = {run: {key: differing[key][i] for key in keys} for i, run in enumerate(runs)}
     groups = listing.group_runs(runs, differing) if options.group else [[run] for run in runs]
-    rows = []
-    for group in groups:
-        first, records = group[0], {run: infos[run] for run in group}
-        if options.group:
-            row = listing.group_row(records, judge=True)
-        else:
-            row = listing.run_row(first, records[first], judge=True)
-        rows.append(row | settings[first])
+    if options.group:
+        rows = [listing.group_row({run: infos[run] for run in group}, judge=True) for group in groups]
+    else:
+        rows = [listing.run_row(run, infos[run], judge=True) for run in runs]
+    rows = [row | settings[group[0]] for row, group in zip(rows, groups, strict=True)]
     has_curves = options.out is not None and save_curves(groups, settings, options.out)
     messages = sys.stderr if options.form else sys.stdout
     if not options.form:
@@ -110,7 +106,7 @@ def line_labels(runs: Sequence[Run], settings: Mapping[Run, Mapping[str, Any]]) 
         shown = {names[key]: value for key, value in settings[run].items() if key != "seed"}
         words.append(listing.describe_settings(shown) or ("seeds" if settings[run] else run.folder.name))
     numbers = {word: [str(i) for i, each in enumerate(words, 1) if each == word] for word in words}
-    return [shorten(f"{', '.join(numbers[word])}: {word}", MAX_LABEL) for word in words]
+    return [shorten(f"{', '.join(numbers[word])}: {word}") for word in words]
 
 
 def print_comparison(rows: Sequence[dict[str, Any]], settings: Sequence[str]) -> None:

@@ -94,12 +94,14 @@ class MetricsCSV(Logger):
 class TensorBoard(TensorBoardLogger):
     """Lightning's logger without its hparams.yaml: a run folder has config.yaml.
 
-    Loss and accuracy come first: TensorBoard sorts charts by their tags, capitals before small letters.
+    Loss and accuracy come first: TensorBoard sorts charts by their tags, capitals before small letters. Accuracies are
+    in percent, with a tag that says so, since former versions wrote fractions.
     """
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        shown = {tensorboard_tag(name): value for name, value in metrics.items() if name not in AXES}
+        tagged = {tensorboard_tag(name): value for name, value in metrics.items() if name not in AXES}
+        shown = {tag: 100 * value if ", %/" in tag else value for tag, value in tagged.items()}
         if shown:
             super().log_metrics(shown, step)
 
@@ -110,7 +112,7 @@ class TensorBoard(TensorBoardLogger):
 
 def tensorboard_tag(name: str) -> str:
     """Return TensorBoard's tag of a metric: Loss/train for train/loss, so that all sets are in one group of charts."""
-    for metric, group in (("loss", "Loss"), ("acc", "Accuracy"), ("balanced_acc", "Balanced_accuracy")):
+    for metric, group in (("loss", "Loss"), ("acc", "Accuracy, %"), ("balanced_acc", "Balanced accuracy, %")):
         name = re.sub(rf"^(train|val|test)/{metric}(_step)?$", rf"{group}/\1\2", name)
     return name
 

@@ -16,7 +16,7 @@ from mnist_lab.viz.style import COLOURS, TOOLTIPS, set_tooltips
 
 MAX_MARKS = 30  # points of a line with a marker
 MIN_CUT = 1.5  # the length of an axis in terms of a shorter one, from which on the shorter one is taken
-LABEL_ROW = 0.075  # the height of a label at a line's end, as a part of the axes
+LABEL_ROW = 0.095  # the height of a label at a line's end, as a part of the axes
 MAX_EVEN = 6  # values of a setting that get equal distances
 
 
@@ -93,30 +93,36 @@ def plot_means(axes: Axes, values: Mapping[Any, Sequence[float]], form: str, col
 def show_end(axes: Axes, name: str, count: int | None = None) -> None:
     """Fit the y axis to the second half of training, of the first lines, and mark points that it cuts off at its edge.
 
-    Of a long line, only some points have a marker, the last one among them.
+    Axes that share the y axis are fitted together. Of a long line, only some points have a marker, the last one among
+    them.
     """
-    lines = [line for line in axes.get_lines() if np.size(line.get_xydata())]
-    if not lines:
+    panels = axes.get_shared_y_axes().get_siblings(axes)
+    lines = [[line for line in panel.get_lines() if np.size(line.get_xydata())] for panel in panels]
+    if not any(lines):
         return
-    sign = 1 if name == "acc" else -1
-    points = [np.asarray(line.get_xydata()) * (1, sign) for line in lines]  # The greater is now the better.
-    ends = [np.quantile(each[2 * each[:, 0] >= each[-1, 0], 1], (0.05, 0.95)) for each in points[:count]]
-    values = np.concatenate(points)[:, 1]
+    sign = 1 if name == "acc" else -1  # The greater is then the better.
+    points = {line: np.asarray(line.get_xydata()) * (1, sign) for panel in lines for line in panel}
+    first = [points[line] for panel in lines for line in panel[:count]]
+    ends = [np.quantile(each[2 * each[:, 0] >= each[-1, 0], 1], (0.05, 0.95)) for each in first]
+    values = np.concatenate([*points.values()])[:, 1]
     floor = np.max(ends) - max(3 * np.ptp(ends), 0.05 * np.ptp(values))
     low, best, worst = values[values >= floor].min(), values.max(), values.min()
     low = values[values >= low - 0.1 * (best - low)].min()  # Points that are almost equal stay together.
     if best - worst > MIN_CUT * (best - low):
         margin = max(0.05 * (best - low), 0.001 * (best - worst))  # The end may be a single value.
         axes.set_ylim(*sorted((sign * (low - margin), sign * (best + margin))))
-        note_cut(axes, sign * worst, "%" * (sign > 0), above=sign < 0)
     else:
         low = worst
-    for line, each in zip(lines, points, strict=True):
-        if line.get_marker() != "None":
-            _mark_points(axes, line, each[:, 1] < low, above=sign < 0)
+    for panel, its in zip(panels, lines, strict=True):
+        lowest = min((points[line][:, 1].min() for line in its), default=low)
+        if lowest < low:
+            note_cut(panel, sign * lowest, "%" if name == "acc" else " nats", above=sign < 0)
+        for line in its:
+            if line.get_marker() != "None":
+                _mark_points(panel, line, points[line][:, 1] < low, above=sign < 0)
 
 
-def note_cut(axes: Axes, most: float, unit: str = "", *, above: bool) -> None:
+def note_cut(axes: Axes, most: float, unit: str, *, above: bool) -> None:
     """Note that points are above or below the axes, and the farthest of them."""
     add_note(axes, f"{'▲ cut off: up' if above else '▼ cut off: down'} to {float(f'{most:.3g}'):,g}{unit}")
 
@@ -124,7 +130,7 @@ def note_cut(axes: Axes, most: float, unit: str = "", *, above: bool) -> None:
 def add_note(axes: Axes, text: str) -> None:
     """Add a note above the axes."""
     notes = f"{axes.get_title('right')}, {text}".removeprefix(", ")
-    axes.set_title(notes, loc="right", y=1, fontsize=8.5, color=COLOURS["soft"])
+    axes.set_title(notes, loc="right", y=1, color=COLOURS["soft"])
 
 
 def _mark_points(axes: Axes, line: Line2D, is_cut: np.ndarray, *, above: bool) -> None:
@@ -146,7 +152,7 @@ def _mark_points(axes: Axes, line: Line2D, is_cut: np.ndarray, *, above: bool) -
 
 
 def label_ends(axes: Axes, texts: Mapping[str, str]) -> None:
-    """Write texts, by the labels of lines, and last values right of these lines' ends, apart from each other."""
+    """Write texts, by the labels of lines, right of these lines' ends, apart from each other; the first is bold."""
     low, high = sorted(axes.get_ylim())
     ends = []
     for line in axes.get_lines():
@@ -155,14 +161,15 @@ def label_ends(axes: Axes, texts: Mapping[str, str]) -> None:
             x, y = points[-1]
             end = x, min(max(y, low), high)
             place = axes.transAxes.inverted().transform(axes.transData.transform(end))[1]
-            ends.append((place, end, f"{texts[label]}  {y:.4g}", line.get_color()))
+            ends.append((place, end, label, line.get_color()))
     ends.sort(reverse=True)
     places = [place for place, *_ in ends]
     for i in range(1, len(places)):
         places[i] = min(places[i], places[i - 1] - LABEL_ROW)
     for i in reversed(range(len(places))):
         places[i] = max(places[i], LABEL_ROW * (len(places) - 1 - i))
-    for place, (_, end, text, colour) in zip(places, ends, strict=True):
+    for place, (_, end, label, colour) in zip(places, ends, strict=True):
         arrow = {"arrowstyle": "-", "color": colour, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 0, "relpos": (0, 0.5)}
-        style: dict[str, Any] = {"va": "center", "fontsize": 8.5, "annotation_clip": False, "arrowprops": arrow}
-        axes.annotate(text, end, (1.04, place), textcoords="axes fraction", **style)
+        style: dict[str, Any] = {"va": "center", "annotation_clip": False, "arrowprops": arrow | {"linestyle": ":"}}
+        style["weight"] = "bold" if label == next(iter(texts)) else "normal"
+        axes.annotate(texts[label], end, (1.04, place), textcoords="axes fraction", **style)

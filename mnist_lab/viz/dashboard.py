@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.tensorboard.summary import hparams
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from mnist_lab.config.metric_names import is_loss
+from mnist_lab.config.metric_names import TEST_LOSS, TRAIN_LOSS, VAL_LOSS, is_loss
 from mnist_lab.config.overrides import override_values
 from mnist_lab.config.settings import identity_settings, short_names
 from mnist_lab.data.datamodule import MNISTDataModule
@@ -38,14 +38,7 @@ from mnist_lab.viz.save import write_figure
 
 log = logging.getLogger(__name__)
 
-# The charts of the tab CUSTOM SCALARS: one for each metric, with all sets. The tags are regular expressions.
-LAYOUT = {
-    "loss and accuracy": {
-        "loss": ["Multiline", ["^Loss/train$", "^Loss/val$", "^Loss/test$"]],
-        "accuracy": ["Multiline", ["^Accuracy/train$", "^Accuracy/val$", "^Accuracy/test$"]],
-    },
-    "training": {"learning rate": ["Multiline", ["^lr$"]], "images per second": ["Multiline", ["^images_per_second$"]]},
-}
+CHARTS = {"accuracy, %": "Accuracy, %", "loss, nats per image": "Loss"}  # their titles, and their groups of tags
 PROJECTED = 1000  # test images in the tab PROJECTOR
 RGBA = 4  # the colorspace of matplotlib's files, as Summary.Image numbers it
 MAIN_SETTINGS = ("model", "optimizer.lr", "optimizer.momentum", "data.batch_size", "trainer.max_epochs", "seed")
@@ -95,7 +88,7 @@ class Dashboard:
             pictures = self._save_figures(run, model, data, images, predictions)
             for board in boards:
                 if self.layout:
-                    board.add_custom_scalars(LAYOUT)
+                    board.add_custom_scalars(choose_charts(run))
                 if self.hparams:
                     add_hyperparameters(board, run, cfg, step, "pruned" if run.pruned_path.exists() else "")
                 for path in pictures:
@@ -127,9 +120,10 @@ class Dashboard:
             first, truths = images[:16], predictions.labels[:16].tolist()
             predicted = predictions.predicted[:16].tolist()
             plot = partial(plot_images, classes=predictions.classes, as_ink=data.is_ink)
-            figures["truths_3x3"] = plot(first[:9], truths[:9])
-            figures["predictions_3x3"] = plot(first[:9], truths[:9], predicted[:9])
-            figures["predictions_4x4"] = plot(first, truths, predicted, columns=4)
+            figures["truths_3x3"] = plot(first[:9], truths[:9], title="The first test images")
+            title = "The first test images, as the network reads them"
+            figures["predictions_3x3"] = plot(first[:9], truths[:9], predicted[:9], title=title)
+            figures["predictions_4x4"] = plot(first, truths, predicted, columns=4, title=title)
         if self.worst and predictions:
             figures["worst"] = plot_worst_errors(predictions, images, as_ink=data.is_ink)
         if self.confusion and predictions:
@@ -144,6 +138,22 @@ class Dashboard:
             else:
                 paths.pop(name).unlink(missing_ok=True)
         return list(paths.values())
+
+
+def choose_charts(run: Run) -> dict[str, dict[str, list[Any]]]:
+    """Return the charts of the tab CUSTOM SCALARS; tags are regular expressions, except in a chart with a band.
+
+    TensorBoard colours runs, not sets. So a chart has one set, or validation as a line with a band to training, which
+    needs both at the same steps. It does not show a single accuracy in percent.
+    """
+    sets = {"training and validation": {name: ["Multiline", [f"^{tag}/(train|val)$"]] for name, tag in CHARTS.items()}}
+    if run.curve(VAL_LOSS).keys() == run.curve(TRAIN_LOSS).keys():
+        bands = {name: ["Margin", [f"{tag}/val", f"{tag}/val", f"{tag}/train"]] for name, tag in CHARTS.items()}
+        sets = {"validation, with a band that ends at training": bands}
+    if len(run.curve(TEST_LOSS)) > 1:
+        sets["test"] = {name: ["Multiline", [f"^{tag}/test$"]] for name, tag in CHARTS.items()}
+    pace = {"learning rate": ["Multiline", ["^lr$"]], "images per second": ["Multiline", ["^images_per_second$"]]}
+    return sets | {"pace": pace}
 
 
 def add_picture(board: SummaryWriter, path: Path, step: int) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,11 +21,10 @@ from mnist_lab.viz.style import COLOURS, LETTER, WIDTH, rank_colours, set_title,
 from mnist_lab.viz.sweep import draw_cells
 
 MAX_NAME = 12  # characters of a class's name
-CHARACTER = 0.07  # inches
 INK = LinearSegmentedColormap.from_list("ink", [(0, 0, 0, 0), (0, 0, 0, 1)])  # black, on paper of any colour
 SIGNS = LinearSegmentedColormap.from_list("signs", [COLOURS[name] for name in ("negative", "paper", "positive")])
 MAX_COUNTED = 20  # The confusion matrix of more classes has no numbers.
-COLUMNS = 4  # columns of axes in the figure of robustness
+COLUMNS = 3  # columns of axes in the figure of robustness
 
 
 @styled
@@ -37,6 +37,7 @@ def plot_images(
     classes: Sequence[str] = DIGITS,
     columns: int = 3,
     as_ink: bool = True,
+    title: str = "",
 ) -> Figure:
     """Plot a grid of images, (N, 1, S, S) or (N, S, S), each below its true class or, if given, its predicted class.
 
@@ -49,20 +50,23 @@ def plot_images(
     word, guesses = ("truth", truths) if predictions is None else ("predicted", predictions)
     shares = [None] * len(truths) if probabilities is None else probabilities.tolist()
     texts = [describe_prediction(*each, names, word) for each in zip(truths, guesses, shares, strict=True)]
-    cell_inches = max(1.2, 0.15 + 0.067 * max(len(line) for lines in texts for line in lines))
+    cell_inches = max(1.2, 0.15 + 0.079 * max(len(line) for lines in texts for line in lines))
     rows, cell_width = -(-len(truths) // columns), int(side * cell_inches)
     text_height = int(0.26 * side * max(map(len, texts)))
     cell_height = int(1.2 * side) + text_height
     sheet = np.full((rows * cell_height, columns * cell_width), np.nan)
-    figure = Figure(figsize=(cell_inches * columns, cell_inches * rows * cell_height / cell_width))
+    height = cell_inches * rows * cell_height / cell_width
+    figure = Figure(figsize=(cell_inches * columns, height))
     figure.set_layout_engine("none")
-    axes = figure.add_axes((0, 0, 1, 1))  # Separate axes for each image would take ten times as long.
+    set_title(figure, title)
+    # Separate axes for each image would take ten times as long.
+    axes = figure.add_axes((0, 0, 1, height / figure.get_figheight()))
     axes.axis("off")
     for i, lines in enumerate(texts):
         top, left = i // columns * cell_height + text_height, i % columns * cell_width + (cell_width - side) // 2
         sheet[top : top + side, left : left + side] = pixels[i]
         colour = COLOURS["wrong" if len(lines) > 1 else "right"]
-        axes.text(left + side / 2, top - 2, "\n".join(lines), ha="center", va="bottom", fontsize=8.5, color=colour)
+        axes.text(left + side / 2, top - 2, "\n".join(lines), ha="center", va="bottom", color=colour)
     axes.imshow(sheet, cmap=INK if as_ink else "gray", interpolation="none", aspect="auto")
     return figure
 
@@ -84,15 +88,16 @@ def format_probability(share: float) -> str:
 
 
 def plot_worst_errors(
-    predictions: Predictions, images: Tensor | np.ndarray, count: int = 20, columns: int = 5, *, as_ink: bool = True
+    predictions: Predictions, images: Tensor | np.ndarray, columns: int = 5, *, as_ink: bool = True
 ) -> Figure | None:
     """Plot the images that a network got most wrong, with both classes' probabilities; None if it got none wrong."""
-    worst = predictions.worst(count)
+    worst = predictions.worst(20)
     if not len(worst):
         return None
     truths, predicted = predictions.labels[worst].tolist(), predictions.predicted[worst].tolist()
-    shares, names = predictions.probabilities[worst], predictions.classes
-    return plot_images(images[worst], truths, predicted, shares, classes=names, columns=columns, as_ink=as_ink)
+    style: dict[str, Any] = {"classes": predictions.classes, "columns": columns, "as_ink": as_ink}
+    style["title"] = "The images that the network got most wrong"
+    return plot_images(images[worst], truths, predicted, predictions.probabilities[worst], **style)
 
 
 @styled
@@ -104,7 +109,7 @@ def plot_confusion(predictions: Predictions) -> Figure:
     kinds = {cell: "right" if cell[0] == cell[1] else "wrong" for cell in counts}
     colours = {cell: (COLOURS[kind], counts[cell] / most[kind]) for cell, kind in kinds.items()}
     names = [shorten_name(name, MAX_NAME) for name in predictions.classes]
-    label_inches = CHARACTER * (max(map(len, names)) - 1)
+    label_inches = LETTER * (max(map(len, names)) - 1)
     has_counts = len(names) <= MAX_COUNTED
     cells_inches = max(3, 0.4 * len(names)) if has_counts else min(0.16 * len(names), 12)
     side = 0.6 + label_inches + cells_inches
@@ -118,10 +123,8 @@ def plot_confusion(predictions: Predictions) -> Figure:
     axes.xaxis.set_label_position("top")
     axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5))
     axes.set(xlabel="predicted class", ylabel="true class")
-    summary = f"{len(predictions.labels):,} images, accuracy {predictions.accuracy:.2%}"
-    if not has_counts:
-        summary += f"; strongest grey: {most['right']:,} right images, strongest red: {most['wrong']:,} wrong ones"
-    set_title(figure, summary)
+    summary = f"{predictions.accuracy:.2%} of {len(predictions.labels):,} images are right"
+    set_title(figure, f"{summary} (grey, up to {most['right']:,}); the others are red (up to {most['wrong']:,})")
     return figure
 
 
@@ -132,15 +135,9 @@ def plot_reliability(predictions: Predictions) -> Figure:
     figure = Figure(figsize=(3.9, 3.7))
     axes = figure.subplots()
     axes.plot([0, 100], [0, 100], color=COLOURS["soft"], linewidth=1, linestyle=(0, (5, 4)))
-    points = axes.scatter(
-        100 * np.array(sure),
-        100 * np.array(right),
-        s=30 + 170 * np.array(counts) / max(counts),
-        color=COLOURS["test"],
-        edgecolors=COLOURS["paper"],
-        clip_on=False,
-        zorder=3,
-    )
+    style: dict[str, Any] = {"color": COLOURS["test"], "edgecolors": COLOURS["paper"], "clip_on": False, "zorder": 3}
+    areas = 30 + 170 * np.array(counts) / max(counts)
+    points = axes.scatter(100 * np.array(sure), 100 * np.array(right), s=areas, **style)
     texts = [f"{p:.1%} sure, {share:.1%} right: {n:,} images" for p, share, n in zip(sure, right, counts, strict=True)]
     set_tooltips(points, texts)
     figure.set_label("; ".join(texts))
@@ -159,6 +156,7 @@ def plot_robustness(groups: Mapping[str, Sequence[Robustness]]) -> Figure:
     columns = min(COLUMNS, len(corruptions))
     rows = -(-len(corruptions) // columns)
     figure = Figure(figsize=(max(WIDTH, 3.3 * columns), 3.4 * rows + LEGEND_ROW * len(groups)))
+    set_title(figure, f"{ranked[0]} is the most robust: {means[ranked[0]]:.1%} right on average" * (len(ranked) > 1))
     grid = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[1, 4.4] * rows)
     for axes in grid.flat:
         axes.axis("off")
@@ -196,7 +194,7 @@ def plot_filters(model: nn.Module, image_size: int, count: int = 128) -> Figure 
     figure = Figure(figsize=(6.2, 5 * sheet.shape[0] / sheet.shape[1] + 0.1))
     axes = figure.subplots()
     axes.axis("off")
-    set_title(figure, f"{name}: {len(shown)} of {len(pictures)}")
+    set_title(figure, f"The first layer's weights ({name}): {len(shown)} of {len(pictures)} filters")
     colours = axes.imshow(sheet, cmap=SIGNS, vmin=-limit, vmax=limit, interpolation="none")
     figure.colorbar(colours, ax=axes, label="weight", aspect=30)
     return figure

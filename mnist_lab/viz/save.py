@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMATS = (".png", ".pdf", ".svg")
-DPI = 150
+DPI = 160
 MIN_SCALE, MAX_SCALE = 4.5, 7.0  # rem per inch of a figure, for text of a readable size on a phone and on a desk
 
 

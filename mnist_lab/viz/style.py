@@ -3,10 +3,11 @@
 import json
 import textwrap
 from collections.abc import Sequence
-from typing import Any
 
-from matplotlib import colormaps, rc_context
+import numpy as np
+from matplotlib import rc_context
 from matplotlib.artist import Artist
+from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 
 # A colour of light pages and of dark ones; reports have CSS variables of these names. A hue has one meaning everywhere,
@@ -38,8 +39,9 @@ styled = rc_context(
         "figure.constrained_layout.use": True,
         "text.color": COLOURS["ink"],
         "text.parse_math": False,  # The value of a setting may contain dollar signs.
-        "font.size": 9.5,
+        "font.size": 10,
         "figure.titlesize": 10,
+        "figure.titleweight": "bold",
         "axes.titlesize": 10,
         "axes.labelcolor": COLOURS["soft"],
         "axes.edgecolor": COLOURS["soft"],
@@ -50,7 +52,6 @@ styled = rc_context(
         "xtick.color": COLOURS["soft"],
         "ytick.color": COLOURS["soft"],
         "grid.color": COLOURS["line"],
-        "legend.fontsize": 8.8,
         "legend.frameon": False,
     }
 )
@@ -58,7 +59,7 @@ styled = rc_context(
 
 def set_title(figure: Figure, title: str) -> None:
     """Write a title above a figure, which grows by its lines; reports have headings instead."""
-    text = textwrap.fill(title, int(figure.get_figwidth() / LETTER))
+    text = textwrap.fill(title, int(figure.get_figwidth() / (1.1 * LETTER)))
     figure.suptitle(text, x=0.02, ha="left")
     figure.set_figheight(figure.get_figheight() + TITLE_ROW * len(text.splitlines()))
 
@@ -73,6 +74,7 @@ def set_tooltips(artist: Artist, texts: Sequence[str]) -> None:
     artist.set_gid(TOOLTIPS + json.dumps(texts))
 
 
-def rank_colours(count: int) -> list[Any]:
-    """Return colours of this many runs, the best first: the better, the darker."""
-    return [colormaps["viridis"](0.8 * i / max(1, count - 1)) for i in range(count)]
+def rank_colours(count: int) -> list[str]:
+    """Return colours of this many runs, the best first: black, then the lighter a grey, the lower the rank."""
+    greys = LinearSegmentedColormap.from_list("greys", [COLOURS["soft"], COLOURS["train"]])
+    return [COLOURS["ink"], *map(to_hex, greys(np.linspace(0, 1, count - 1)))]

@@ -12,7 +12,7 @@ import pytest
 from lab import Command, Outcome, Tiny, change_settings
 from matplotlib.image import imread
 
-from mnist_lab.cli.compare import MAX_LABEL, PAIRED, describe_pair, line_labels
+from mnist_lab.cli.compare import PAIRED, describe_pair, line_labels
 from mnist_lab.evaluation.predictions import PairedComparison, compare_on_test_set
 from mnist_lab.formatting import format_accuracy
 from mnist_lab.runs.listing import compare_settings, find_records
@@ -20,6 +20,7 @@ from mnist_lab.runs.record import RunState
 from mnist_lab.runs.run import Run
 from mnist_lab.training.train import train
 from mnist_lab.viz.curves import plot_comparison
+from mnist_lab.viz.style import rank_colours
 
 
 @pytest.fixture(scope="module")
@@ -97,20 +98,24 @@ def test_figure_has_the_curves_of_every_run_and_a_star_for_a_single_test(two: li
     figure = plot_comparison(two, ["one", "other"])
     assert figure is not None
     panels = {
-        (axes.get_title("left"), axes.get_ylabel()): {line.get_label(): line for line in axes.get_lines()}
-        for axes in figure.axes
+        (axes.get_title("left"), i < 3): {line.get_label(): line for line in axes.get_lines()}
+        for i, axes in enumerate(figure.axes)
     }
     assert len(panels) == 6
+    labels = [axes.get_ylabel() for axes in figure.axes]
+    assert labels == ["accuracy (%)", "", "", "loss (nats per image)", "", ""], "of each row, since it shares the axis"
+    for row in (figure.axes[:3], figure.axes[3:]):
+        assert len({(axes.get_ylim(), axes.get_yscale()) for axes in row}) == 1
     for label, run in zip(("one", "other"), two, strict=True):
-        for words, kind in (("training, while learning", "train"), ("validation", "val"), ("test", "test")):
-            losses = panels[words, "loss (mean per image)"][label]
-            accuracies = panels[words, "accuracy (%)"][label]
+        for words, kind in (("training", "train"), ("validation", "val"), ("test", "test")):
+            losses = panels[words, False][label]
+            accuracies = panels[words, True][label]
             curves = ({x: y for x, y in run.curve(f"{kind}/{name}").items() if x > 0} for name in ("loss", "acc"))
             loss, accuracy = curves
             assert list(losses.get_ydata()) == list(loss.values())
             assert list(accuracies.get_xdata()) == list(accuracy)
             assert list(accuracies.get_ydata()) == [100 * value for value in accuracy.values()]
-    assert {label: line.get_marker() for label, line in panels["test", "accuracy (%)"].items()} == {
+    assert {label: line.get_marker() for label, line in panels["test", True].items()} == {
         "one": "*",
         "other": "o",
     }
@@ -124,12 +129,15 @@ def test_best_runs_have_labels_and_seeds_are_a_mean_with_its_range(two: list[Run
         run.metrics_path.write_text(rows)
     figure = plot_comparison(runs, [f"{i}: " for i in range(30)])
     assert figure is not None
-    axes = figure.axes[3]
+    axes = figure.axes[0]
     assert [line.get_label() for line in axes.get_lines()] == [f"{i}: " for i in range(29, -1, -1)], "the best first"
-    assert [text.get_text() for text in axes.texts] == [f"{i}:   {50 + i}" for i in range(29, 19, -1)]
+    assert [text.get_text() for text in axes.texts] == [f"{i}:   {50 + i:.2f}%" for i in range(29, 19, -1)]
     figure = plot_comparison(runs[:4], ["1: a", "1: a", "2: b", "2: b"])
     assert figure is not None
-    lines, bands = figure.axes[3].get_lines(), figure.axes[3].collections
+    title = figure.get_suptitle().replace("\n", " ")
+    assert title == "b reaches 62.50% in validation, 2.00 percentage points more than a"
+    lines, bands = figure.axes[0].get_lines(), figure.axes[0].collections
+    assert [line.get_color() for line in lines] == rank_colours(2)
     assert [line.get_ydata().tolist() for line in lines] == [[62.5, 52.5], [60.5, 50.5]]
     edges = [sorted(set(band.get_paths()[0].vertices[:, 1].round(9))) for band in bands]
     assert edges == [[52, 53, 62, 63], [50, 51, 60, 61]]
@@ -166,7 +174,7 @@ def test_same_settings_and_runs_without_metrics_are_shown(command: Command, two:
 def test_long_labels_are_shortened(two: list[Run]) -> None:
     many = dict.fromkeys((f"group.setting_{i}" for i in range(20)), 0)
     long, folder = line_labels(two, {two[0]: many, two[1]: {}})
-    assert long.endswith("...") and len(long) == MAX_LABEL
+    assert long.endswith("...") and len(long) == 100
     assert folder == "2: cnn"
     seeds = {run: {"model": "lenet", "seed": i} for i, run in enumerate(two)}
     assert line_labels(two, seeds) == ["1, 2: model=lenet"] * 2, "they are one line, with a band"

@@ -117,12 +117,14 @@ def test_metrics_csv_and_tensorboard_have_every_curve(trained: Run) -> None:
     for name in (*METRICS, "lr", "images_per_second"):
         assert any(row[name] for row in rows), name
     events = EventAccumulator(str(trained.folder)).Reload()
-    curves = [f"{metric}/{of}" for metric in ("Accuracy", "Loss") for of in ("test", "train", "val")]
+    curves = [f"{metric}/{of}" for metric in ("Accuracy, %", "Loss") for of in ("test", "train", "val")]
     final = [f"final/{of}/{metric}" for of in ("test", "train", "val") for metric in ("acc", "loss")]
     shown = [*curves[:5], "Loss/train_step", curves[5], *final, "images_per_second", "lr"]  # in TensorBoard's order
     assert sorted(events.Tags()["scalars"]) == shown
     # This fails if Lightning renames the count that multistep.py sets, or numbers its logs by another one.
-    assert [event.step for event in events.Scalars("Accuracy/val")] == list(range(11, 96, 12))
+    assert [event.step for event in events.Scalars("Accuracy, %/val")] == list(range(11, 96, 12))
+    accuracies = [event.value for event in events.Scalars("Accuracy, %/val")]
+    assert accuracies == pytest.approx([100 * float(row["val/acc"]) for row in rows if row["val/acc"]])
     assert [row["step"] for row in trained.epochs()] == list(range(11, 96, 12))
 
 

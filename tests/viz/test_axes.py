@@ -28,7 +28,7 @@ def plot(*curves: list[float], name: str = "acc", **style: Any) -> Axes:
     ("name", "curve", "note"),
     [
         ("acc", [36.5, 94, 95, 96, 97, 98], "▼ cut off: down to 36.5%"),
-        ("loss", [1000, 0.3, 0.2, 0.15, 0.1, 0.05], "▲ cut off: up to 1,000"),
+        ("loss", [1000, 0.3, 0.2, 0.15, 0.1, 0.05], "▲ cut off: up to 1,000 nats"),
         ("acc", [9, 56, 56, 56, 56], "▼ cut off: down to 9%"),
         ("acc", [93, 95, 96, 97], ""),
         ("acc", [97, 98], ""),

@@ -66,7 +66,7 @@ def test_examples_seen_are_on_the_horizontal_axis(preset_run: Run) -> None:
     assert [x for x, _ in lines(figure)["test"]] == [0, 230, 460]
     assert len(lines(figure)["training"]) == 2
     names = [(axes.get_xlabel(), axes.get_ylabel()) for axes in figure.axes]
-    assert names == [("", "loss (mean per image)"), ("training examples seen", "accuracy (%)")]
+    assert names == [("", "loss (nats per image)"), ("training examples seen", "accuracy (%)")]
 
 
 @pytest.mark.slow

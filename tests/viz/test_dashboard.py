@@ -31,7 +31,7 @@ from mnist_lab.models.classifier import Classifier
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import instantiate_node, make_data, make_model
 from mnist_lab.training.train import CURVES, train
-from mnist_lab.viz.dashboard import FIGURES, Dashboard, compute_features
+from mnist_lab.viz.dashboard import FIGURES, Dashboard, choose_charts, compute_features
 from mnist_lab.viz.model import plot_confusion, plot_filters, plot_worst_errors
 
 PARTS = {  # the tags, figures and files of each part
@@ -80,21 +80,26 @@ def found(folder: Path) -> Counter[str]:
     return Counter(kind for kind in kinds if kind != "file_version")
 
 
-def test_every_metric_has_one_chart_of_all_sets(events: EventAccumulator) -> None:
+def test_charts_have_a_band_from_validation_to_training(events: EventAccumulator) -> None:
     (point,) = events.Tensors("custom_scalars__config__")
-    layout = Layout.FromString(make_ndarray(point.tensor_proto).item())
+    charts = [c for part in Layout.FromString(make_ndarray(point.tensor_proto).item()).category for c in part.chart]
     logged = events.Tags()["scalars"]
-    shown = {
-        chart.title: [tag for pattern in chart.multiline.tag for tag in logged if re.match(pattern, tag)]
-        for category in layout.category
-        for chart in category.chart
-    }
-    assert shown == {
-        "loss": ["Loss/train", "Loss/val", "Loss/test"],
-        "accuracy": ["Accuracy/train", "Accuracy/val", "Accuracy/test"],
-        "learning rate": ["lr"],
-        "images per second": ["images_per_second"],
-    }
+    lines = [tag for chart in charts for pattern in chart.multiline.tag for tag in logged if re.match(pattern, tag)]
+    assert lines == ["lr", "images_per_second"]
+    bands = [(band.value, band.lower, band.upper) for chart in charts for band in chart.margin.series]
+    assert bands == [(f"{tag}/val", f"{tag}/val", f"{tag}/train") for tag in ("Accuracy, %", "Loss")]
+    for line, _, edge in bands:  # TensorBoard refuses a band whose steps differ from the line's.
+        steps = [[event.step for event in events.Scalars(tag)] for tag in (line, edge)]
+        assert steps[0] == steps[1] and len(steps[0]) == 2
+
+
+def test_run_without_validation_has_charts_of_training_and_of_its_tests(trained: TrainedRun, tmp_path: Path) -> None:
+    for name in ("run.json", "metrics.csv"):
+        text = (trained.run.folder / name).read_text()
+        (tmp_path / name).write_text(text.replace("test/", "other/").replace("val/", "test/"))
+    charts = [chart for charts in choose_charts(Run(tmp_path)).values() for chart in charts.values()]
+    assert {kind for kind, _ in charts} == {"Multiline"}
+    assert [tags for _, tags in charts][1:4:2] == [["^Loss/(train|val)$"], ["^Loss/test$"]]
 
 
 def test_precision_and_recall_are_those_of_the_probabilities(trained: TrainedRun, events: EventAccumulator) -> None:
@@ -127,7 +132,7 @@ def test_confusion_matrix_has_the_counts_and_leaves_nothing_in_pyplot(trained: T
     texts = {text.get_position(): int(text.get_text()) for text in axes.texts}
     assert texts == {(int(column), int(row)): matrix[row, column].item() for row, column in matrix.nonzero()}
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted class", "true class")
-    assert figure.get_suptitle() == f"57 images, accuracy {trained.run.info['metrics']['test/acc']:.2%}"
+    assert figure.get_suptitle().startswith(f"{trained.run.info['metrics']['test/acc']:.2%} of 57 images")
     assert pyplot.get_fignums() == []
 
 
@@ -156,7 +161,7 @@ def test_filters_are_the_first_layers_weights(module_tiny: Tiny, name: str) -> N
     assert figure is not None
     count, side, _ = pictures.shape
     first = next(model.named_parameters())[0]
-    assert figure.get_suptitle() == f"{first}: {count} of {count}"
+    assert f"({first}): {count} of {count}" in figure.get_suptitle().replace("\n", " ")
     drawn = figure.axes[0].images[0]
     sheet = np.ma.filled(np.ma.asarray(drawn.get_array()), np.nan)
     columns = (sheet.shape[1] + 1) // (side + 1)
