@@ -48,7 +48,7 @@ from mnist_lab.training.runtime import explain_batch_size_errors, guest, is_firs
 from mnist_lab.training.trackers import track
 
 ENOUGH_STEPS = 300  # In fewer, even a small network may learn nothing.
-CURVES = "http://localhost:6006/#custom_scalars&_smoothingWeight=0"  # all sets in one chart, as they are
+CURVES = "http://localhost:6006/#custom_scalars&_smoothingWeight=0"  # the chosen charts, without smoothing
 LIMITS = ("limit_train_batches", "overfit_batches", "max_time")
 
 

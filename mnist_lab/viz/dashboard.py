@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.tensorboard.summary import hparams
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from mnist_lab.config.metric_names import TEST_LOSS, TRAIN_LOSS, VAL_LOSS, is_loss
+from mnist_lab.config.metric_names import TRAIN_LOSS, VAL_LOSS, is_loss
 from mnist_lab.config.overrides import override_values
 from mnist_lab.config.settings import identity_settings, short_names
 from mnist_lab.data.datamodule import MNISTDataModule
@@ -143,15 +143,13 @@ class Dashboard:
 def choose_charts(run: Run) -> dict[str, dict[str, list[Any]]]:
     """Return the charts of the tab CUSTOM SCALARS; tags are regular expressions, except in a chart with a band.
 
-    TensorBoard colours runs, not sets. So a chart has one set, or validation as a line with a band to training, which
-    needs both at the same steps. It does not show a single accuracy in percent.
+    TensorBoard colours runs, not sets. So the first charts have validation as a line with a band to training, which
+    need both at the same steps.
     """
-    sets = {"training and validation": {name: ["Multiline", [f"^{tag}/(train|val)$"]] for name, tag in CHARTS.items()}}
+    sets = {"training, validation and test": {name: ["Multiline", [f"^{tag}/"]] for name, tag in CHARTS.items()}}
     if run.curve(VAL_LOSS).keys() == run.curve(TRAIN_LOSS).keys():
         bands = {name: ["Margin", [f"{tag}/val", f"{tag}/val", f"{tag}/train"]] for name, tag in CHARTS.items()}
-        sets = {"validation, with a band that ends at training": bands}
-    if len(run.curve(TEST_LOSS)) > 1:
-        sets["test"] = {name: ["Multiline", [f"^{tag}/test$"]] for name, tag in CHARTS.items()}
+        sets = {"validation, with a band that ends at training": bands} | sets
     pace = {"learning rate": ["Multiline", ["^lr$"]], "images per second": ["Multiline", ["^images_per_second$"]]}
     return sets | {"pace": pace}
 
