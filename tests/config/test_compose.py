@@ -54,7 +54,7 @@ def test_data_of_ones_own_need_a_path(choice: str) -> None:
 
 def test_metrics_that_conf_names_are_among_those_that_runs_log() -> None:
     text = "".join(path.read_text(encoding="utf-8") for path in conf_dir().rglob("*.yaml"))
-    monitored, published = re.findall(r"monitor: (.+)", text), re.findall(r"^    (\w+/\w+): ", text, re.MULTILINE)
+    monitored, published = re.findall(r"monitor: (\S+)", text), re.findall(r"^    (\w+/\w+): ", text, re.MULTILINE)
     assert monitored and set(monitored) <= set(EPOCH_METRICS)
     assert published and set(published) <= set(METRIC_NAMES)
 

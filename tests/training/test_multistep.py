@@ -94,12 +94,12 @@ class StopWithin(StepCallback):
         batches = training_batches(trainer)
         original = batches.batch
 
-        def batch(step: int, order: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        def batch(step: int, *arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
             if trainer.global_step + 1 == self.step:
                 number = signal.SIGTERM if self.step % 2 else signal.SIGINT
                 self.step = 0  # A second signal would not wait for the end of the step.
                 os.kill(os.getpid(), number)
-            return original(step, order)
+            return original(step, *arguments)
 
         batches.batch = batch  # type: ignore[method-assign]
 

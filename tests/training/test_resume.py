@@ -15,7 +15,6 @@ from lab import INGREDIENTS, RECIPE, SMALL_RESIDUAL, Command, slow, thorough
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 from test_multistep import assert_same, saved
-from torch import Tensor
 
 from benchmarks.kills import losses
 from mnist_lab.data.batches import Batch, Batches
@@ -75,9 +74,9 @@ def test_speed_of_a_run_resumed_within_an_epoch_is_its_own(command: Command, mon
     """The clock moves one second at each batch."""
     clock, original = [0.0], Batches.batch
 
-    def batch(batches: Batches, step: int, order: Tensor | None) -> Batch:
+    def batch(batches: Batches, step: int, *arguments: Any) -> Batch:
         clock[0] += 1
-        return original(batches, step, order)
+        return original(batches, step, *arguments)
 
     monkeypatch.setattr(Batches, "batch", batch)
     monkeypatch.setattr(callbacks, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
