@@ -88,10 +88,10 @@ def format_probability(share: float) -> str:
 
 
 def plot_worst_errors(
-    predictions: Predictions, images: Tensor | np.ndarray, columns: int = 5, *, as_ink: bool = True
+    predictions: Predictions, images: Tensor | np.ndarray, count: int = 20, columns: int = 5, *, as_ink: bool = True
 ) -> Figure | None:
     """Plot the images that a network got most wrong, with both classes' probabilities; None if it got none wrong."""
-    worst = predictions.worst(20)
+    worst = predictions.worst(count)
     if not len(worst):
         return None
     truths, predicted = predictions.labels[worst].tolist(), predictions.predicted[worst].tolist()
