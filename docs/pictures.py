@@ -344,7 +344,7 @@ class Studio:
     def draw(self) -> None:
         self._enter_lenet()
         self._write_page()
-        with self._page(1024, 775) as page:
+        with self._page(1280, 800) as page:
             page.goto(Path("page.html").absolute().as_uri())
             for stroke in NUMBER:
                 draw(page, *stroke)
@@ -368,7 +368,7 @@ class Studio:
         self._enter_lenet()
         self._write_page()
         for scheme in ("light", "dark"):
-            with self._page(1024, 775, color_scheme=scheme, device_scale_factor=1.25) as page:
+            with self._page(1280, 770, color_scheme=scheme, device_scale_factor=1.25) as page:
                 page.goto(Path("page.html").absolute().as_uri())
                 page.add_style_tag(content="#counts { display: none }")  # It follows only when the pen rests.
                 frames = [(Image.open(BytesIO(page.screenshot())), wait) for wait in play(page)]

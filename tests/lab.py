@@ -194,10 +194,10 @@ def completed(*arguments: str, **settings: Any) -> Outcome:
 
 @contextmanager
 def started(*arguments: str, **settings: Any) -> Iterator[subprocess.Popen[str]]:
-    """Start a Python command line. It is killed with its children after four minutes, or on an error in the block."""
+    """Start a Python command line. It is killed with its children after six minutes, or on an error in the block."""
     settings = {"stdout": subprocess.PIPE, "text": True, "start_new_session": True} | settings
     with Forked([sys.executable, *arguments], **settings) as process:
-        limit = threading.Timer(240, os.killpg, (process.pid, signal.SIGKILL))
+        limit = threading.Timer(360, os.killpg, (process.pid, signal.SIGKILL))
         limit.start()
         try:
             yield process
