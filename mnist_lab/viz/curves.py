@@ -188,6 +188,10 @@ def plot_comparison(runs: Sequence[Run], labels: Sequence[str]) -> Figure | None
             row[0].set_ylabel(f"{label_y},\nlogarithmic axis")
         else:
             show_end(row[0], name, max(2, (len(ranked) + 1) // 2))
+        for axes, kind in zip(row, kinds, strict=True):
+            if note := axes.get_title("right"):  # Right of narrow axes there is room for it.
+                axes.set_title("", loc="right")
+                axes.set_title(f"{PANELS[kind]}   {note}", loc="left")
         _label_row(row, kinds, short, *((2, "%") if name == "acc" else (4, "")))
     return figure
 

@@ -114,7 +114,8 @@ def _draw_heat_map(
     axes.set_yticks(range(len(rows)), names[1])
     axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(-0.5, len(rows) - 0.5), xlabel=across, ylabel=up)
     worst = f"{'≤' if sign > 0 else '≥'} " * (floor > merits[0]) + f"{abs(floor):.4g}"
-    add_note(axes, f"{SETS[kind]} {label}" + f": pale {worst}, strong {abs(most):.4g}" * (floor < most))
+    scale = f": pale {worst}, strong {abs(most):.4g}" * (floor < most)
+    add_note(axes, f"{SETS[kind]} {label}{scale}")
     figure.set_label(", ".join(f"{up}={row} {across}={column}: {factor * y:.2f}" for (row, column), y in means.items()))
     return figure
 
@@ -162,7 +163,7 @@ def plot_response(results: Results, key: str) -> Figure:
     axes.set_xticks(list(ticks), names, rotation=90 if is_wide else 0)
     axes.grid(axis="y")
     floor, best = find_floor(means), max(means)
-    low, high = floor - 0.06 * (best - floor), best + 0.06 * (best - floor)
+    low, high = floor - 0.06 * (best - floor), best + 0.1 * (best - floor)
     if low > min(means):
         axes.set_ylim(low, high)
         note_cut(axes, min(means), "%", above=False)
@@ -251,7 +252,7 @@ def plot_coordinates(results: Results, keys: Sequence[str]) -> Figure:
         plot_line(groups[rank][0], ends[rank], f"rank {rank + 1}: {texts[rank]}", color=COLOURS["val"], **style)
     figure.set_label("; ".join(texts[: len(FIRST)]))
     handles, labels = axes.get_legend_handles_labels()
-    columns = 3 + (len(labels) == 4)
+    columns = 2 if len(labels) == 4 else 3
     figure.legend(handles[::-1], labels[::-1], loc="outside lower left", ncols=columns, fontsize=9.5)
     return figure
 

@@ -342,7 +342,7 @@ function showLayers() {
   for (const {shown, shape, canvases, height, width, range, names} of LAYERS) {
     const data = values ? values[shown].data : new Float32Array(elements(shape)), shade = shades(largest(data));
     canvases.forEach((canvas, map) => tile(canvas, data.subarray(map * height * width, (map + 1) * height * width), width, height, shade));
-    range.textContent = values ? `${signed(data.reduce((a, b) => Math.min(a, b)), 1)} to ${signed(data.reduce((a, b) => Math.max(a, b)), 1)}` : "";
+    range.textContent = values ? `${signed(data.reduce((a, b) => Math.min(a, b)), 1)} to ${signed(data.reduce((a, b) => Math.max(a, b)), 1)}` : "\u00a0";
     names.forEach((name, i) => name.className = digit && i === bestLabel(digit) ? "best" : "");
   }
   explain();
