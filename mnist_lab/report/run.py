@@ -164,7 +164,7 @@ def _comparison(info: RunRecord, data_set: str, tested: dict[str, Any] | None) -
     if presets and data_set == "MNIST":
         preset = next((preset for preset in presets if f"experiment={preset.name}" in info["overrides"]), presets[0])
         accuracy, _, deviation = preset.measured["accuracy"].removesuffix(" %").partition(" ± ")
-        note = f"experiment={preset.name}, ±\u00a0{deviation} over {preset.measured['seeds']} seeds"
+        note = f"experiment={preset.name}, ± {deviation} over {preset.measured['seeds']} seeds"
         return [("for comparison", f"{accuracy}%", note)]
     if tested:
         share = max(map(sum, tested["counts"])) / tested["images"]

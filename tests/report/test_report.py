@@ -376,7 +376,7 @@ def test_accuracy_stands_beside_that_of_the_preset_of_its_network_or_of_a_guess(
     (preset,) = (preset for preset in find_presets() if preset.name == "mlp")
     (found,) = re.findall(compared, report(str(run.folder)).read_text())
     accuracy, _, deviation = preset.measured["accuracy"].removesuffix(" %").partition(" ± ")
-    assert found[0] == f"{accuracy}%" and f"±\u00a0{deviation} over" in found[1]
+    assert found[0] == f"{accuracy}%" and f"± {deviation} over" in found[1]
 
 
 def test_accuracy_of_limited_batches_is_not_shown_as_that_of_the_set(lab: Lab, tmp_path: Path) -> None:
