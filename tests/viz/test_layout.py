@@ -100,7 +100,7 @@ def test_curves_of_a_run(tmp_path: Path, epochs: int, name: str, tests: bool) ->
 
 @pytest.mark.parametrize(
     ("count", "seeds", "epochs", "label"),
-    [(2, 1, 1, "mlp"), (3, 2, 2, LONG), *slow((40, 1, 5, LONG), (10, 1, 1000, "lr=0.1"))],
+    [(2, 1, 1, "mlp"), (2, 1, 5, "mlp"), (3, 2, 2, LONG), *slow((40, 1, 5, LONG), (10, 1, 1000, "lr=0.1"))],
 )
 def test_comparison(tmp_path: Path, count: int, seeds: int, epochs: int, label: str) -> None:
     """Every third run fails, so that its line is cut off."""
@@ -164,6 +164,13 @@ def rates(*values: float) -> Results:
     return results(*({KEYS[0]: str(value)} for value in values))
 
 
+def ended(found: Results, states: int) -> Results:
+    """Let the last jobs end without a result, each in another way."""
+    for state in list(sweep.MARKS)[:states]:
+        found.ranked.pop()[0].state = state  # type: ignore[misc]
+    return found
+
+
 def rows(count: int, width: int = 1) -> Results:
     names = [f"{LONG[:-2]}{i:02}" for i in range(count)]
     return results(*(dict.fromkeys(KEYS[:width], name) for name in names))
@@ -179,6 +186,9 @@ FIGURES: dict[str, Callable[[], Figure | None]] = {
     "response to names": lambda: sweep.plot_response(rows(12), KEYS[0]),
     "coordinates": lambda: sweep.plot_coordinates(grid(12, 10), KEYS[:2]),
     "coordinates of names": lambda: sweep.plot_coordinates(rows(30, 5), KEYS),
+    "coordinates and a state": lambda: sweep.plot_coordinates(ended(grid(3, 3), 1), KEYS[:2]),
+    "coordinates and states": lambda: sweep.plot_coordinates(ended(grid(3, 3), 3), KEYS[:2]),
+    "response and states": lambda: sweep.plot_response(ended(grid(3, 3), 3), KEYS[0]),
     "coordinates of two": lambda: sweep.plot_coordinates(rows(2, 2), KEYS[:2]),
     "curves of a sweep": lambda: sweep.plot_sweep_curves(rows(30, 5), "acc"),
     "losses of a sweep": lambda: sweep.plot_sweep_curves(rows(30, 5), "loss"),
