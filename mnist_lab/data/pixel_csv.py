@@ -33,7 +33,7 @@ class _Lines:
 
     def __init__(self, path: DataFile, max_bytes: int, row_bytes: int = 0) -> None:
         self.path, self.max_bytes, self.row_bytes = path, max_bytes, row_bytes
-        self.number = 0  # that of the last line, as an editor counts lines
+        self.number = 0  # The number of the last line, as an editor counts lines.
 
     def __iter__(self) -> Iterator[str]:
         characters = rows = 0

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from mnist_lab.training.lr_range import RangeTest
 
 SETS = {"train": "training, while learning", "val": "validation", "test": "test"}
-PANELS = {"val": "validation", "train": "training", "test": "test"}  # of a comparison, the one that ranks first
+PANELS = {"val": "validation", "train": "training", "test": "test"}  # The first one ranks the runs of a comparison.
 MARKERS = {"train": "o", "val": "s", "test": "D"}
 METRICS = {"loss": ("loss (nats per image)", 1), "acc": ("accuracy (%)", 100)}  # the label, and the factor to its unit
 LEGEND_ROW = 0.2  # inches

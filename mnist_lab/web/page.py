@@ -42,7 +42,7 @@ CHECK = """<script>
 }
 </script></body>"""
 EarlierWeights = tuple[Mapping[str, Tensor], Arrays]  # the state_dict of an epoch, and where its arrays go
-KINDS = {"convolution": "convolution", "linear": "fully connected"}  # of the layers that the page shows
+KINDS = {"convolution": "convolution", "linear": "fully connected"}  # The page names layers by these.
 POINTWISE = {"relu", "leaky_relu", "elu", "sigmoid", "tanh", "silu", "gelu", "scale"}
 
 
