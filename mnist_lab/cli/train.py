@@ -119,6 +119,7 @@ def check(line: CommandLine, *, is_sweep: bool) -> None:
     from mnist_lab.config.validate import validate
     from mnist_lab.data.summary import print_summary
     from mnist_lab.training.build import complete_data, keep_data_settings, make_data, make_model
+    from mnist_lab.training.distillation import set_up_teacher
 
     configs: list[DictConfig] = []
     for cfg in composed:
@@ -127,6 +128,7 @@ def check(line: CommandLine, *, is_sweep: bool) -> None:
         configs.append(keep_data_settings(cfg, resumed) if resumed else cfg)
     first = complete_data(configs[0])
     model = make_model(first)
+    set_up_teacher(first, model)
     if not (data := make_data(first, model)).download:
         data.prepare_data()  # It says which files are missing.
     parameters = sum(parameter.numel() for parameter in model.parameters())

@@ -12,6 +12,7 @@ IGNORED_FOR_IDENTITY = re.compile(
 # Keys that cannot change on resume: the weights depend on them, or the checkpoint restores them.
 FIXED_ON_RESUME = re.compile(
     r"(model|data(?!\.(root|download|source\.(path|folders|mirrors|package))$)|augmentation|test_augmentation|label_smoothing|optimizer"
+    r"|distillation(?!\.run$)"
     r"|scheduler|class_weights|seed|callbacks\.(ema|best\.(monitor|mode)))(\.|$)"
 )
 # The keys added since version 0.2.0, with the value that stands for how runs without them behaved. A run that lacks a
@@ -42,18 +43,19 @@ OWN_ARGUMENTS = {
 }
 # The values of these keys are paths and names, which are taken as they are typed.
 PATH_KEYS = re.compile(
-    r"resume|init_from|runs_dir|sweep|data\.root|data\.source\.path|hydra\.(run|sweep)\.dir"
+    r"resume|init_from|runs_dir|sweep|data\.root|data\.source\.path|distillation\.run|hydra\.(run|sweep)\.dir"
     r"|hydra\.launcher\.submitit_folder|(callbacks|logger|trainer)\..*(dir|path|folder)"
 )
-# These keys may be null until the data are read. A run records their values, and keeps them on resume.
+# These keys may be null until the data, or the teacher, are read. A run records their values, and keeps them on resume.
 READ_FROM_DATA = tuple(f"data.source.{name}" for name in ("name", "validation", "classes", "background", "sha256"))
+READ_FROM_DATA += ("distillation.sha256",)
 # Where the data are fetched from. A loaded run cannot choose that.
 DATA_ORIGIN = re.compile(r"data\.source\.(mirrors|package)(\.|$)")
 # Which images and classes the data have, not where they come from.
 DATA_CONTENT = re.compile(r"data\.source\.(?!(path|folders|mirrors|package)(\.|$))")
 # Other data begin with the first, which has no images itself. The lab cannot use these parts of Hydra.
 INTERNAL_CHOICES = ("data=default", "hydra/sweeper=basic", "hydra/launcher=basic")
-OPTIONAL = ("scheduler", "augmentation", "test_augmentation")  # An empty group stands for none.
+OPTIONAL = ("scheduler", "augmentation", "test_augmentation", "distillation")  # An empty group stands for none.
 SWEEP_ONLY_KEYS = ("sweep", "retries", "fail_fast", "detach", "callbacks.prune")  # These are invalid outside a sweep.
 PASSED_TO_JOBS = ("threads", "figures")  # A sweep and each of its jobs use these.
 SWEEP_KEYS = (*SWEEP_ONLY_KEYS, "runs_dir", *PASSED_TO_JOBS)  # These control a sweep, and do not identify its jobs.

@@ -34,6 +34,7 @@ BASE_CLASSES = {
     "test_augmentation": "mnist_lab.models.Views",
     "data": "mnist_lab.data.MNISTDataModule",
     "data.source": "mnist_lab.data.ImageSource",
+    "distillation": "mnist_lab.training.Teacher",
     "optimizer": "torch.optim.Optimizer",
     "scheduler": "torch.optim.lr_scheduler.LRScheduler",
     "trainer": "lightning.pytorch.Trainer",

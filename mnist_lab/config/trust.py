@@ -187,7 +187,7 @@ def _acts_outside(key: str, value: Any, folder: Path) -> bool:
         return bool(value)
     if not isinstance(value, str):
         return False
-    if ".." in Path(value).parts and key not in (*PATHS, "runs_dir", "init_from"):
+    if ".." in Path(value).parts and key not in (*PATHS, "runs_dir", "init_from", "distillation.run"):
         return True
     text = re.sub(r"^\$\{folder\}(?=/|$)", lambda _: str(folder.absolute()), value)
     is_written_to = text and (IS_OUTPUT.search(key) or (MAY_SAVE.match(key) and os.sep in text))

@@ -21,7 +21,7 @@ from mnist_lab.config.targets import find_class
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import format_value, shorten
 
-PARTS = ("model", "data", "augmentation", "test_augmentation", "optimizer", "scheduler")
+PARTS = ("model", "data", "augmentation", "test_augmentation", "optimizer", "scheduler", "distillation")
 GROUPS = (*PARTS, "trainer", "callbacks", "logger", "dashboard")
 OF_HYDRA = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")  # hydra.utils.instantiate reads these.
 _POSITIVE = Annotated[float, Field(gt=0, allow_inf_nan=False)]

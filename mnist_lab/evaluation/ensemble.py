@@ -142,7 +142,10 @@ def _ensemble_config(members: Sequence[TrainedRun], folder: Path | None, runs_di
         "num_classes": members[0].model.num_classes,
     }
     # The ensemble's images are only divided by 255, because each member normalises by its own mean and std.
-    data = to_plain(members[0].run.config.data) | {"mean": 0.0, "std": 1.0}
+    configs = [member.run.config.data for member in members]
+    data = to_plain(configs[0]) | {"mean": 0.0, "std": 1.0}
+    if any((each.val_size, each.split_seed) != (data["val_size"], data["split_seed"]) for each in configs):
+        data["val_size"] = 0  # No images are held out by all members.
     with open_dict(cfg):
         cfg.update(name=NAME, overrides=[], model=model, data=data, optimizer={})
         cfg.trainer.max_epochs = 0

@@ -20,6 +20,7 @@ from mnist_lab.models.metrics import LossAndAccuracy, compute_means
 
 if TYPE_CHECKING:
     from mnist_lab.models.deployed import Views
+    from mnist_lab.training.distillation import Teacher
 
 Width = Annotated[int, Field(ge=1)]  # channels of a layer
 LOSSES: dict[str, Callable[..., Tensor]] = {"nll": F.nll_loss, "cross_entropy": F.cross_entropy}
@@ -44,6 +45,7 @@ class Classifier(LightningModule):
         label_smoothing: the share of each training label that is spread over all classes (Szegedy et al., "Rethinking
             the Inception Architecture for Computer Vision", 2016).
         class_weights: the weight of each class in the training loss, (K,); None if all are equal.
+        teacher: the network from whose probabilities this one learns beside the labels; None for the labels alone.
         views: the views of an image over which validation, test and prediction average; None for the image alone.
         scheduler: makes a learning-rate scheduler for an optimizer, or None. One with a parameter steps_per_epoch gets
             it and steps after every optimizer step; any other steps once an epoch.
@@ -62,6 +64,7 @@ class Classifier(LightningModule):
         self.label_smoothing = 0.0
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", None, persistent=False)  # Checkpoints do not need it.
+        self.teacher: Teacher | None = None
         self.views: Views | None = None
         self.test_scores: list[Tensor] = []  # scores of the last test's batches, in this process
         self.unread_losses: list[tuple[int, Tensor]] = []  # Training losses on a GPU, each with the steps before it.
@@ -82,7 +85,10 @@ class Classifier(LightningModule):
         Raises:
             NotFinite: it is NaN or infinite. On a GPU `check_losses` finds it later.
         """
-        loss, _ = self._step(batch, self.train_metrics, self.objective)
+        images, labels = batch
+        scores = self.scores(images)
+        loss = self.objective(images, scores, labels)
+        self.train_metrics.add(loss.detach(), scores.detach(), labels)
         if self.reads_every_loss:
             self._require_finite("training loss", loss.item())
         else:
@@ -110,13 +116,13 @@ class Classifier(LightningModule):
         return f"epoch {self.trainer.current_epoch + 1}, step {self.trainer.global_step if step is None else step}"
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._step(batch, self.val_metrics, self.loss_of)
+        self._evaluate(batch, self.val_metrics)
 
     def on_test_start(self) -> None:
         self.test_scores = []
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        _, scores = self._step(batch, self.test_metrics, self.loss_of)
+        scores = self._evaluate(batch, self.test_metrics)
         if self.trainer.testing:  # TestCurve calls this outside of a test.
             self.test_scores.append(scores)
 
@@ -133,15 +139,12 @@ class Classifier(LightningModule):
     def on_test_epoch_end(self) -> None:
         self._log("test", self.test_metrics)
 
-    def _step(
-        self, batch: Batch, metrics: LossAndAccuracy, compute_loss: Callable[[Tensor, Tensor], Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """Return the loss, (), and the scores, (B, K), of a batch, and add them to the metrics."""
+    def _evaluate(self, batch: Batch, metrics: LossAndAccuracy) -> Tensor:
+        """Return the scores, (B, K), of a batch, and add its loss to the metrics."""
         images, labels = batch
         scores = self.scores(images)
-        loss = compute_loss(scores, labels)
-        metrics.add(loss.detach(), scores.detach(), labels)
-        return loss, scores
+        metrics.add(self.loss_of(scores, labels).detach(), scores.detach(), labels)
+        return scores
 
     def _log(self, prefix: str, metrics: LossAndAccuracy) -> dict[str, Tensor]:
         values = self.take_means(metrics)
@@ -236,12 +239,16 @@ class Classifier(LightningModule):
         if self.trainer.is_global_zero and "train_metrics" in checkpoint:  # The sums are those of all processes.
             self.train_metrics.load_sums(checkpoint["train_metrics"])
 
-    def objective(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss, (), that training minimises: with label smoothing, and each image's class weight."""
+    def objective(self, images: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss, (), that training minimises: with label smoothing, class weights, and the teacher's part."""
         if self.class_weights is None:
-            return self.loss_of(scores, labels, self.label_smoothing)
-        # By the number of images and not by the sum of their weights, so that each image counts the same in any batch.
-        return (self.class_weights[labels] * self.loss_of(scores, labels, self.label_smoothing, "none")).mean()
+            loss = self.loss_of(scores, labels, self.label_smoothing)
+        else:
+            # By the number of images and not by the sum of their weights, so that each counts the same in any batch.
+            loss = (self.class_weights[labels] * self.loss_of(scores, labels, self.label_smoothing, "none")).mean()
+        if self.teacher is None:
+            return loss
+        return self.teacher.total_loss(loss, images, scores)
 
     def loss_of(
         self, scores: Tensor, labels: Tensor, label_smoothing: float = 0.0, reduction: Literal["mean", "none"] = "mean"

@@ -24,6 +24,7 @@ from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.dummy_batch import dummy_images
 from mnist_lab.runs.record import RunRecord
 from mnist_lab.runs.run import Run
+from mnist_lab.training.distillation import set_up_teacher
 from mnist_lab.viz.axes import finish_axes, plot_means, show_end
 from mnist_lab.viz.curves import METRICS, SETS, plot_published
 from mnist_lab.viz.save import write_figure
@@ -220,6 +221,7 @@ def _make_logs(name: str, runs: Sequence[Run]) -> Iterator[Log]:
     probabilities: list[Tensor] = []
     for run in runs:
         trained, info, epochs = TrainedRun(run), run.info, run.epochs()
+        set_up_teacher(run.config, trained.model)
         predictions = trained.predictions
         probabilities.append(predictions.probabilities)
         examples = epochs[-1].get(EXAMPLES_SEEN, 0) if epochs else 0
@@ -269,11 +271,12 @@ def _wrong_classes(predictions: Predictions) -> dict[int, int]:
 
 
 def flop_per_image(network: Classifier) -> float:
-    """Return the floating-point operations to train on an image, as torch counts them; the gradients change."""
+    """Return the floating-point operations to train on an image, with those of the teacher; the gradients change."""
     images = dummy_images(network)
     network.eval()  # In training mode, the statistics of batch normalisation would change.
     with FlopCounterMode(display=False) as counter:
-        network(images).sum().backward()
+        loss = network.objective(images, network(images), torch.zeros(len(images), dtype=torch.long))
+        loss.backward()  # type: ignore[no-untyped-call]
     return float(counter.get_total_flops()) / len(images)
 
 

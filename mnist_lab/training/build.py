@@ -111,8 +111,9 @@ def keep_data_settings(cfg: DictConfig, resumed: DictConfig) -> DictConfig:
     kept = copy.deepcopy(cfg)
     for key in READ_FROM_DATA:
         if OmegaConf.select(kept, key, default=MISSING) is None:
-            source = to_plain(OmegaConf.select(resumed, "data.source"))  # Interpolations stay escaped.
-            OmegaConf.update(kept, key, source.get(key.rpartition(".")[2]))
+            group, _, name = key.rpartition(".")
+            recorded = to_plain(OmegaConf.select(resumed, group))  # Interpolations stay escaped.
+            OmegaConf.update(kept, key, recorded.get(name))
     return kept
 
 

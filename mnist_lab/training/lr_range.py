@@ -19,6 +19,7 @@ from mnist_lab.config.validate import validate
 from mnist_lab.data.batches import Batch, Batches
 from mnist_lab.errors import UsageError
 from mnist_lab.training.build import complete_data, make_data, make_trainable_model, set_up_classes
+from mnist_lab.training.distillation import set_up_teacher
 from mnist_lab.training.runtime import explain_batch_size_errors, guest
 
 SMOOTHING = 8  # steps, the standard deviation of a Gaussian; an average of earlier losses alone would lag behind
@@ -88,6 +89,7 @@ def range_test(cfg: DictConfig, lowest: float = 1e-5, highest: float = 10.0, ste
     with explain_batch_size_errors(cfg.data):
         pl.seed_everything(cfg.seed, workers=True, verbose=False)
         model = make_trainable_model(cfg)
+        set_up_teacher(cfg, model)
         data = make_data(cfg, model)
         data.setup("fit")
         set_up_classes(cfg, model, data)
@@ -99,7 +101,7 @@ def range_test(cfg: DictConfig, lowest: float = 1e-5, highest: float = 10.0, ste
             rate = lowest * (highest / lowest) ** (step / (steps - 1))
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            loss = model.objective(model(images), labels)
+            loss = model.objective(images, model(images), labels)
             if not loss.isfinite():
                 break
             rates.append(rate)

@@ -40,6 +40,7 @@ from mnist_lab.training.build import (
 )
 from mnist_lab.training.callbacks import ElapsedTime, PauseAfter
 from mnist_lab.training.checkpointing import check_optimizer_state, explain_failed_restore
+from mnist_lab.training.distillation import set_up_teacher
 from mnist_lab.training.loggers import restore_logs, tensorboard_writers
 from mnist_lab.training.multistep import MultiStep, choose_group_size, find_callbacks
 from mnist_lab.training.progress import print_status, results_table
@@ -93,6 +94,7 @@ def _train(cfg: DictConfig) -> Run:
     model = make_trainable_model(cfg)
     with explain_batch_size_errors(cfg.data):
         warning = check_output(model)
+    set_up_teacher(cfg, model)
     data = make_data(cfg, model)
     trainer = make_trainer(cfg, elapsed, MultiStep())
 

@@ -44,7 +44,7 @@ RGBA = 4  # the colorspace of matplotlib's files, as Summary.Image numbers it
 MAIN_SETTINGS = ("model", "optimizer.lr", "optimizer.momentum", "data.batch_size", "trainer.max_epochs", "seed")
 # The tab HPARAMS shows settings of these groups if the command line has them.
 GROUPS: tuple[str, ...] = ("data", "augmentation", "test_augmentation", "model", "optimizer", "scheduler")
-GROUPS += ("label_smoothing", "class_weights")
+GROUPS += ("label_smoothing", "class_weights", "distillation")
 # The figures of each part.
 FIGURES = {
     "curves": ("loss", "accuracy", "examples_seen"),

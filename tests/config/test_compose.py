@@ -43,6 +43,7 @@ def choices_together() -> list[list[str]]:
 )
 def test_every_choice_of_every_group_composes_and_passes_the_check(choices: list[str]) -> None:
     path = ["data.source.path=x"] if {"data=image_folder", "data=arrays", "data=idx"} & set(choices) else []
+    path += ["distillation.run=x"] if "distillation=teacher" in choices else []
     validate(compose(*choices, *path))
 
 

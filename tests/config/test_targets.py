@@ -33,6 +33,7 @@ PLACES = {  # Each place has a node that is valid there.
     "scheduler": {"_target_": "torch.optim.lr_scheduler.StepLR"},
     "augmentation": {"_target_": "mnist_lab.data.augmentation.Distortion"},
     "test_augmentation": {"_target_": "mnist_lab.models.Views"},
+    "distillation": {"_target_": "mnist_lab.training.Teacher", "run": "runs/a"},
     "trainer": {"_target_": "lightning.pytorch.Trainer"},
     "callbacks.best": {"_target_": "mnist_lab.training.EpochCheckpoint", "monitor": "val/acc"},
     "callbacks.last": {"_target_": "mnist_lab.training.EpochCheckpoint"},
