@@ -197,15 +197,16 @@ def plot_reproduction(name: str, row: Mapping[str, Any]) -> Figure:
 
 
 def write_leaderboard(presets: Mapping[str, Sequence[Run]], out: Path) -> str:
-    """Write page, records and logs of presets into a folder, keeping those of other presets, and return the page."""
+    """Write page, records and logs of presets into a folder, keeping other rows' logs, and return the page."""
     folder = out / LOGS
     folder.mkdir(parents=True, exist_ok=True)
     for name, runs in presets.items():
         logs = list(_make_logs(name, runs))
-        for path in folder.glob(f"{name}-*.yaml"):
-            path.unlink()
+        for path, log in _logs(folder).items():
+            if _row(log) == _row(logs[0]):
+                path.unlink()
         for log in logs:
-            label = f"seed{log['seeds'][0]}" if len(log["seeds"]) == 1 else "ensemble"
+            label = f"seed{log['seeds'][0]}" if len(log["seeds"]) == 1 else f"seeds{format_seeds(log['seeds'])}"
             text = yaml.safe_dump(log, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
             write_text(folder / f"{name}-{label}.yaml", text)
     records = read_logs(folder)
@@ -225,11 +226,12 @@ def _make_logs(name: str, runs: Sequence[Run]) -> Iterator[Log]:
         predictions = trained.predictions
         probabilities.append(predictions.probabilities)
         examples = epochs[-1].get(EXAMPLES_SEEN, 0) if epochs else 0
+        changed = changed_settings(name, [run])
         log: Log = {
             "preset": name,
             "seeds": [info["seed"] or 0],
-            "changed": changed_settings(name, [run]),
-            "command": format_command([f"experiment={name}", f"seed={info['seed']}"]),
+            "changed": changed,
+            "command": format_command([f"experiment={name}", f"seed={info['seed']}", *changed]),
             "parameters": info["parameters"] or 0,
             # The floating-point operations of training, in 10^15.
             "pflop": round(flop_per_image(trained.model) * examples / 1e15, 6),
@@ -252,10 +254,10 @@ def _make_logs(name: str, runs: Sequence[Run]) -> Iterator[Log]:
 
 def _combine(logs: Sequence[Log]) -> Log:
     """Return the entries of an ensemble's log that follow from the logs of its networks."""
-    seeds = [log["seeds"][0] for log in logs]
+    first, seeds = logs[0], [log["seeds"][0] for log in logs]
     return {
         "seeds": seeds,
-        "command": format_command(["reproduce", logs[0]["preset"], "--seeds", format_seeds(seeds)]),
+        "command": format_command(["reproduce", first["preset"], "--seeds", format_seeds(seeds), *first["changed"]]),
         "parameters": sum(log["parameters"] for log in logs),
         "pflop": round(sum(log["pflop"] for log in logs), 6),
         "seconds": round(sum(log["seconds"] for log in logs), 1),
@@ -287,24 +289,32 @@ def format_seeds(seeds: Sequence[int]) -> str:
 
 
 def read_logs(folder: Path) -> list[dict[str, Any]]:
-    """Return the records of all presets whose logs are in a folder, best first."""
-    by_preset: dict[str, list[Log]] = {}
-    for path in sorted(folder.glob("*.yaml")):
-        log: Log = yaml.safe_load(path.read_text(encoding="utf-8"))
-        by_preset.setdefault(log["preset"], []).append(log)
-    records = [summarise_logs(sorted(logs, key=lambda log: log["seeds"])) for logs in by_preset.values()]
+    """Return the records of all rows whose logs are in a folder, best first."""
+    rows: dict[Any, list[Log]] = {}
+    for log in _logs(folder).values():
+        rows.setdefault(_row(log), []).append(log)
+    records = [summarise_logs(sorted(logs, key=lambda log: log["seeds"])) for logs in rows.values()]
     return sorted(records, key=lambda record: -record["mean"])
 
 
+def _logs(folder: Path) -> dict[Path, Log]:
+    return {path: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.yaml"))}
+
+
+def _row(log: Log) -> tuple[str, ...]:
+    """Return what distinguishes a log's row of the leaderboard: the preset, and changed settings."""
+    return log["preset"], *log["changed"]
+
+
 def summarise_logs(logs: Sequence[Log]) -> dict[str, Any]:
-    """Return a preset's entry of records.json from the logs of its runs and of their ensemble."""
+    """Return a row's entry of records.json from the logs of its runs and of their ensemble."""
     single = [log for log in logs if len(log["seeds"]) == 1]
     ensembles = [log for log in logs if len(log["seeds"]) > 1]
     first, combined = single[0], _combine(single)
     return {
         "preset": first["preset"],
         "command": combined["command"],
-        "changed": sorted({setting for log in single for setting in log["changed"]}),
+        "changed": first["changed"],
         "parameters": first["parameters"],
         "seeds": combined["seeds"],
         **spread([compute_accuracy(log) for log in single]),

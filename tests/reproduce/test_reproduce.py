@@ -276,6 +276,16 @@ def test_page_has_the_best_preset_first(tmp_path: Path) -> None:
     assert page.index("| best |") < page.index("| good |") < page.index("| bad |")
 
 
+def test_changed_settings_have_a_row_and_a_command_of_their_own(tmp_path: Path) -> None:
+    changed = ["model.widths=[8, 9]"]
+    for seed, settings in ((1, []), (2, changed), (3, changed)):
+        (tmp_path / f"mine-seed{seed}.yaml").write_text(yaml.safe_dump(log(seed, seed, changed=settings)))
+    records = read_logs(tmp_path)
+    assert [(record["seeds"], record["changed"]) for record in records] == [([1], []), ([2, 3], changed)]
+    assert records[1]["command"] == "python -m mnist_lab reproduce mine --seeds 2-3 'model.widths=[8, 9]'"
+    assert "| 2 | mine, model.widths=[8, 9] | 7 |" in records_page(records)
+
+
 def test_operations_are_those_of_forward_and_backward_passes() -> None:
     """Those of LeNet are counted by hand: forward, and twice that backward, but no gradient of the images."""
     conv1, rest = 6 * 28 * 28 * 25, 16 * 10 * 10 * 6 * 25 + 400 * 120 + 120 * 84 + 84 * 10
@@ -288,7 +298,7 @@ def test_operations_are_those_of_forward_and_backward_passes() -> None:
 
 @pytest.mark.slow
 def test_users_preset_is_on_the_leaderboard_with_a_log_of_each_run(command: Command, tiny: Tiny) -> None:
-    """Records of other presets stay, and its own of other seeds are replaced."""
+    """Records of other presets and of other settings stay, and its own of other seeds are replaced."""
     preset = tiny.conf / "experiment" / "mine.yaml"
     preset.parent.mkdir()
     preset.write_text(
@@ -297,23 +307,23 @@ def test_users_preset_is_on_the_leaderboard_with_a_log_of_each_run(command: Comm
     )
     logs = Path("results/logs")
     logs.mkdir(parents=True)
-    for name in ("other-seed1", "mine-seed9"):
-        (logs / f"{name}.yaml").write_text(yaml.safe_dump(log(1, 1, preset=name.split("-")[0])))
+    for name, changed in (("other-seed1", []), ("mine-seed8", ["optimizer.lr=0.5"]), ("mine-seed9", [])):
+        (logs / f"{name}.yaml").write_text(yaml.safe_dump(log(1, 1, preset=name.split("-")[0], changed=changed)))
     options = ("--seeds", "2", "--out", "results", "--config-dir", str(tiny.conf))
     assert command("reproduce", "mine", *options, data=False).status == 0
     names = sorted(path.stem for path in logs.iterdir())
-    assert names == ["mine-ensemble", "mine-seed1", "mine-seed2", "other-seed1"]
-    other, record = json.loads(Path("results/records.json").read_text())
-    assert other["preset"] == "other"
+    assert names == ["mine-seed1", "mine-seed2", "mine-seed8", "mine-seeds2", "other-seed1"]
+    changed, other, record = json.loads(Path("results/records.json").read_text())
+    assert (changed["changed"], other["preset"]) == (["optimizer.lr=0.5"], "other")
     assert (record["preset"], record["seeds"], record["changed"]) == ("mine", [1, 2], [])
     assert not Path("results/RESULTS.md").exists(), "there is nothing that was published"
-    assert "| 2 | mine | 130,058 |" in Path("results/RECORDS.md").read_text(encoding="utf-8")
+    assert "| 3 | mine | 130,058 |" in Path("results/RECORDS.md").read_text(encoding="utf-8")
     for seed in (1, 2):
         made: Log = yaml.safe_load((logs / f"mine-seed{seed}.yaml").read_text(encoding="utf-8"))
         info = Run(Path(f"runs/reproduce/mine-seed{seed}")).info
         assert compute_accuracy(made) == pytest.approx(100 * info["metrics"]["test/acc"])
         assert made["epochs"][-1]["examples_seen"] == 230
-    together: Log = yaml.safe_load((logs / "mine-ensemble.yaml").read_text(encoding="utf-8"))
+    together: Log = yaml.safe_load((logs / "mine-seeds2.yaml").read_text(encoding="utf-8"))
     assert (together["seeds"], together["parameters"]) == ([1, 2], 260_116)
     assert record["ensemble"] == compute_accuracy(together)
 
@@ -328,11 +338,11 @@ def test_committed_leaderboard_follows_from_its_logs() -> None:
 def test_header_of_a_preset_and_its_logs_agree(name: str) -> None:
     """The logs are those of the preset's present settings, trained from a commit without changes."""
     records = json.loads((COMMITTED / "records.json").read_text(encoding="utf-8"))
-    (record,) = (record for record in records if record["preset"] == name)
+    (record,) = (record for record in records if record["preset"] == name and not record["changed"])
     header = (conf_dir() / "experiment" / f"{name}.yaml").read_text(encoding="utf-8").split("defaults:")[0]
     here = f"{record['mean']:.2f} ± {record['std']:.2f} % over {len(record['seeds'])} seeds"
     assert here in " ".join(header.replace("#", " ").split())
-    assert record["changed"] == [] and "changes" not in record["commit"]
+    assert "changes" not in record["commit"]
     epochs = compose(f"experiment={name}").trainer.max_epochs
     for seed in record["seeds"]:
         log = yaml.safe_load((COMMITTED / "logs" / f"{name}-seed{seed}.yaml").read_text(encoding="utf-8"))
