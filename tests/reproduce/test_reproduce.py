@@ -283,7 +283,7 @@ def test_changed_settings_have_a_row_and_a_command_of_their_own(tmp_path: Path) 
     records = read_logs(tmp_path)
     assert [(record["seeds"], record["changed"]) for record in records] == [([1], []), ([2, 3], changed)]
     assert records[1]["command"] == "python -m mnist_lab reproduce mine --seeds 2-3 'model.widths=[8, 9]'"
-    assert "| 2 | mine, model.widths=[8, 9] | 7 |" in records_page(records)
+    assert "| 2 | mine, `model.widths=[8, 9]` | 7 |" in records_page(records)
 
 
 def test_operations_are_those_of_forward_and_backward_passes() -> None:
