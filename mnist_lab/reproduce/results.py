@@ -1,6 +1,7 @@
 """The results of presets over several seeds: tutorials beside their published figures, others on a leaderboard."""
 
 import json
+import re
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -208,7 +209,7 @@ def write_leaderboard(presets: Mapping[str, Sequence[Run]], out: Path) -> str:
         for log in logs:
             label = f"seed{log['seeds'][0]}" if len(log["seeds"]) == 1 else f"seeds{format_seeds(log['seeds'])}"
             text = yaml.safe_dump(log, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
-            write_text(folder / f"{name}-{label}.yaml", text)
+            write_text(folder / f"{_file_prefix(log)}-{label}.yaml", text)
     records = read_logs(folder)
     write_text(out / RECORDS, json.dumps(records, indent=1) + "\n")
     page = records_page(records)
@@ -304,6 +305,11 @@ def _logs(folder: Path) -> dict[Path, Log]:
 def _row(log: Log) -> tuple[str, ...]:
     """Return what distinguishes a log's row of the leaderboard: the preset, and changed settings."""
     return log["preset"], *log["changed"]
+
+
+def _file_prefix(log: Log) -> str:
+    """Return how the names of a row's logs begin, so that rows with the same seeds have files of their own."""
+    return re.sub(r"[^\w.=-]+", "-", "-".join(_row(log)))[:150]
 
 
 def summarise_logs(logs: Sequence[Log]) -> dict[str, Any]:

@@ -62,7 +62,7 @@ class Teacher:
         key = f"distillation.run={self.run}"
         if (status := run.info["status"]) != RunState.FINISHED:
             raise UsageError(f"{key}: is not finished (status: {status})")
-        if cfg.data.mean is None:  # What each image was normalised by is unknown.
+        if cfg.data.mean is None:  # Each image is then normalised by its own mean, which is not known here.
             raise UsageError(f"{key}: needs data.mean and data.std, since a teacher normalises the images anew")
         for name, (own, teachers) in differing_settings(cfg, run.config).items():
             if DATA_CONTENT.match(name) or (cfg.data.val_size and name in SPLIT):
