@@ -327,6 +327,11 @@ def test_users_preset_is_on_the_leaderboard_with_a_log_of_each_run(command: Comm
     assert (together["seeds"], together["parameters"]) == ([1, 2], 260_116)
     assert record["ensemble"] == compute_accuracy(together)
 
+    changed_options = ("optimizer.lr=0.25", "--runs-dir", "runs/changed", *options)
+    assert command("reproduce", "mine", *changed_options, data=False).status == 0
+    rows = [(row["changed"], row["seeds"]) for row in json.loads(Path("results/records.json").read_text())]
+    assert ([], [1, 2]) in rows and (["optimizer.lr=0.25"], [1, 2]) in rows, "rows with the same seeds keep their logs"
+
 
 def test_committed_leaderboard_follows_from_its_logs() -> None:
     records = read_logs(COMMITTED / "logs")
