@@ -145,29 +145,25 @@ class OwnImages(ImageSource):
         _check_classes(classes)
         for kind, (images, _) in sets.items():
             _check_contrast(images, kind)
-        arrays = self._arrange(sets, classes)
-        named = {
-            kind: (np.array(files[kind] if files else range(len(labels)), object), labels)
-            for kind, (_, labels) in sets.items()
-        }
+        names = {kind: files[kind] if files else range(len(labels)) for kind, (_, labels) in sets.items()}
+        parts = {kind: [*labelled, np.array(names[kind], object)] for kind, labelled in sets.items()}
+        if "test" not in parts:
+            is_test = self._choose_test_images(sets["training"][1], classes)
+            parts["test"] = [array[is_test] for array in parts["training"]]
+            parts["training"] = [array[~is_test] for array in parts["training"]]
         validation = len(sets["validation"][1]) if "validation" in sets else 0
         if validation:
+            both = zip(parts["training"], parts["validation"], strict=True)
+            parts["training"] = [np.concatenate(arrays) for arrays in both]
             notes = [*notes, "the data have a validation set of their own; data.val_size=0 leaves it out"]
-        background = border_brightness(arrays.train_images)
+        images, labels, train_names = parts["training"]
+        test_images, test_labels, test_names = parts["test"]
+        background = border_brightness(images)
         settings = {"validation": validation, "classes": classes, "background": background, "sha256": checksum}
-        return _Prepared(arrays, settings, notes, self._arrange(named, classes)[::2])
+        return _Prepared(Arrays(images, labels, test_images, test_labels), settings, notes, (train_names, test_names))
 
-    def _arrange(self, sets: dict[str, Labelled], classes: list[str]) -> Arrays:
-        """Return the sets with validation images at the end of the training images; split a test set off if needed."""
-        if "test" not in sets:
-            sets = sets | self._split_test_set_off(*sets["training"], classes)
-        images, labels = sets["training"]
-        if "validation" in sets:
-            images, labels = map(np.concatenate, zip(sets["training"], sets["validation"], strict=True))
-        return Arrays(images, labels, *sets["test"])
-
-    def _split_test_set_off(self, images: np.ndarray, labels: np.ndarray, classes: list[str]) -> dict[str, Labelled]:
-        """Return the images as a training and a test set, which gets a share of each class."""
+    def _choose_test_images(self, labels: np.ndarray, classes: list[str]) -> np.ndarray:
+        """Return a mask, (N,), of the images that become the test set, a share of each class."""
         generator = np.random.default_rng(0)
         is_test = np.zeros(len(labels), bool)
         for label in np.unique(labels):
@@ -176,7 +172,7 @@ class OwnImages(ImageSource):
                 raise UsageError(f"class {classes[label]} has one image; two are needed, for training and for test")
             count = min(max(round(self.test_size * len(members)), 1), len(members) - 1)
             is_test[members[:count]] = True
-        return {"training": (images[~is_test], labels[~is_test]), "test": (images[is_test], labels[is_test])}
+        return is_test
 
 
 def _check_contrast(images: np.ndarray, kind: str) -> None:
