@@ -4,9 +4,11 @@ import gzip
 import math
 import re
 import zlib
+from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -66,8 +68,7 @@ class ArrayFile(OwnImages):
             images = {split: self._to_images(pair, contents, len(labels[split])) for split, pair in pairs.items()}
         given = contents.arrays.get("classes", np.empty(0)).ravel()[: MAX_CLASSES + 1].astype(str)
         numbers, classes = _number(labels, self.classes or [*map(str.strip, given.tolist())])
-        sets = {split: (images[split], numbers[split]) for split in pairs}
-        for each, _ in sets.values():
+        for each in images.values():
             # The 28x28 bytes of all images are held twice, and one image at a time becomes floats, however large it is.
             check_memory(2 * SIDE * SIDE * len(each) + 16 * each[:1].size, max_bytes)
         values, scale = find_common_scale(images)
@@ -100,24 +101,26 @@ class ArrayFile(OwnImages):
         given = {kind: split_name(name)[1] for kind, name in self._given.items()}
         if not must_have_labels:  # The file may be another one than was trained on.
             given = {kind: rest for kind, rest in given.items() if rest in {split_name(name)[1] for name in arrays}}
-        sets: dict[str, Pair] = {"training": {}}
+        names_of = defaultdict[tuple[str, str], list[str]](list)
         for name in arrays:
             split, rest = split_name(name)
             kinds = {KINDS.get(word) for word in re.findall("[a-z0-9]+", rest.lower())}
             chosen = [kind for kind, other in given.items() if other == rest]
             kind = chosen[0] if chosen else kinds.pop() if len(kinds) == 1 else None
             if kind and (chosen or kind not in given):
-                other = sets.setdefault(split or "training", {}).setdefault(kind, name)
-                if other != name:
-                    raise _several(kind, [other, name])
+                names_of[split or "training", kind].append(name)
         for kind in ("labels", "images"):
-            if kind not in sets["training"] and kind not in given:
-                used = {"classes", *(name for pair in sets.values() for name in pair.values())}
+            if ("training", kind) not in names_of and kind not in given:
+                used = {"classes", *chain(*names_of.values())}
                 possible = [name for name, array in arrays.items() if name not in used and _guess_kind(array) == kind]
-                if len(possible) > 1:
-                    raise _several(kind, possible)
                 if possible:
-                    sets["training"][kind] = possible[0]
+                    names_of["training", kind] = possible
+        sets: dict[str, Pair] = {"training": {}}
+        for (set_name, kind), names in names_of.items():
+            if len(names) > 1:
+                choices = " or ".join(f"data.source.{kind}={name}" for name in names)
+                raise UsageError(f"has {len(names)} arrays that may be the {kind}; say {shorten(choices, 200)}")
+            sets.setdefault(set_name, {})[kind] = names[0]
         if not must_have_labels:
             sets = {split: pair for split, pair in sets.items() if "images" in pair}
         if not sets or (must_have_labels and any(len(pair) < 2 for pair in sets.values())):
@@ -201,12 +204,6 @@ def _arrange(array: np.ndarray, axes: str) -> np.ndarray | None:
     if array.shape[3:] == (1,):
         return array[..., 0]
     return array if array.shape[3:] in ((), (3,)) else None
-
-
-def _several(kind: str, names: list[str]) -> UsageError:
-    """Return the error for arrays of which each may have the images, or the labels."""
-    choices = " or ".join(f"data.source.{kind}={name}" for name in names)
-    return UsageError(f"has {len(names)} arrays that may be the {kind}; say {shorten(choices, 200)}")
 
 
 def _guess_kind(array: np.ndarray) -> str | None:
