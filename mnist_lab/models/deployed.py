@@ -42,10 +42,8 @@ class Views:
     def grids(self, shape: Sequence[int]) -> Tensor:
         """Return where each changed view takes its pixels from, (V, S, S, 2), for images of a shape, (1, S, S)."""
         angle, zoom = torch.tensor(self.changes).T
-        no_shift = torch.zeros_like(angle)
-        matrix = affine_matrix(angle, zoom, no_shift, no_shift)
         edge = 1 - 1 / shape[-1]  # The middle of the outermost pixels. Apple's GPUs have no padding_mode="border".
-        return F.affine_grid(matrix, [len(angle), *shape], align_corners=False).clamp(-edge, edge)
+        return F.affine_grid(affine_matrix(angle, zoom), [len(angle), *shape], align_corners=False).clamp(-edge, edge)
 
 
 class InferenceModule(nn.Module):
