@@ -56,10 +56,6 @@ def test_views_are_those_that_repeat_the_pixels_at_the_edges(size: int, degrees:
         assert torch.allclose(view, repeated, rtol=0, atol=1e-5)
 
 
-def test_edges_keep_their_brightness() -> None:
-    assert all(torch.allclose(view, torch.full_like(view, -0.4)) for view in Views()(torch.full((3, 1, 28, 28), -0.4)))
-
-
 def test_scores_are_the_mean_of_the_views_probabilities_only_in_eval_mode() -> None:
     torch.manual_seed(0)
     network, images = LeNet(), torch.randn(6, 1, 32, 32)
