@@ -63,9 +63,10 @@ SRUN_SETS = BATCH_SETS | {
 }
 
 
-def idx(array: np.ndarray) -> bytes:
-    """Return an array as a file in the IDX format."""
-    return np.array([0x800 + array.ndim, *array.shape], ">i4").tobytes() + array.astype(np.uint8).tobytes()
+def idx(array: np.ndarray, code: int = 8) -> bytes:
+    """Return an array as a file in the IDX format: of bytes (8), or of integers of two (11) or four bytes (12)."""
+    dtype = {8: "u1", 11: ">i2", 12: ">i4"}[code]
+    return np.array([256 * code + array.ndim, *array.shape], ">i4").tobytes() + array.astype(dtype).tobytes()
 
 
 def tiny_arrays(train: int = TRAIN, test: int = TEST) -> list[np.ndarray]:

