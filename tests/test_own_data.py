@@ -5,7 +5,6 @@ import re
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 from lab import Command, assert_refused, change_settings, same, thorough, weights
 from test_image_folder import draw_shape, write_shapes
@@ -126,16 +125,6 @@ def test_sweep_is_ranked_and_not_trained_again(command: Command, folder: Path) -
     assert {path: path.stat().st_mtime_ns for path in Path("runs").rglob("metrics.csv")} == before
 
 
-@pytest.mark.thorough
-def test_arrays_with_many_classes_are_learnt(tmp_path: Path) -> None:
-    labels = np.arange(120) % 12
-    patterns = np.random.default_rng(0).integers(0, 256, (12, 1, 28), np.uint8)
-    np.savez(tmp_path / "own.npz", images=np.repeat(patterns[labels], 28, axis=1), labels=labels)
-    data = ["data=arrays", f"data.source.path={tmp_path / 'own.npz'}", f"hydra.run.dir={tmp_path / 'run'}"]
-    run = train(compose("model=lenet", *data, *SETTINGS, "optimizer=adam", "trainer.max_epochs=15"))
-    assert run.info["metrics"]["test/acc"] > 0.25, "no better than guessing, which is 0.08"
-
-
 def test_data_are_described_before_training_and_by_check(command: Command, folder: Path, tmp_path: Path) -> None:
     data = tmp_path / "parts"
     for name in ("training", "Valid", "testing"):
@@ -190,11 +179,8 @@ class TenClasses(Classifier):
         (["data.source.validation=5"], "has 0 images for validation, not 5"),
         (["data=arrays"], "has no arrays (.npy .npz .mat .csv .tsv .csv.gz .tsv.gz .zip); data=image_folder reads"),
         *thorough(
-            (["data.source.path=???"], "data.source.path: required"),
             (["+model.num_classes=10"], "model.num_classes=10: the data have 3 classes"),
             (["data.val_size=0.001"], "data.val_size=0.001: leaves none of 48 images for validation"),
-            (["data.val_size=1.5"], "data.val_size=1.5"),
-            (["data.source.test_size=0"], "data.source.test_size=0"),
             (["~data.source.path"], "data.source"),
         ),
     ],

@@ -7,13 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_pixel_csv import IMAGES, LABELS
 
 from mnist_lab.data import ArrayFile, MNISTDataModule
 from mnist_lab.errors import UsageError
-
-RANDOM = np.random.default_rng(0)
-IMAGES = RANDOM.integers(0, 256, (20, 28, 28), np.uint8)
-LABELS = np.arange(20) % 4
 
 
 @pytest.fixture
