@@ -3,7 +3,7 @@
 import json
 import re
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def summarise(name: str, runs: Sequence[Run]) -> dict[str, Any]:
         "published": published,
         "epochs": epochs,
         "seeds": [info["seed"] or 0 for info in infos],
-        "test_acc": _compare_accuracy(accuracy, published.get(TEST_ACC, []), curves[TEST_ACC], changed),
+        "test_acc": _compare_accuracy(accuracy, published.get(TEST_ACC, []), changed),
         "curves": curves,
         "seconds": {"mean": statistics.fmean(seconds), "min": min(seconds), "max": max(seconds)},
         "device": join_unique(info["device"] for info in infos),
@@ -83,34 +83,17 @@ def _curves_by_epoch(metric: str, runs: Sequence[Run], epochs: int) -> list[list
 
 
 def _compare_accuracy(
-    accuracy: Mapping[str, Any],
-    published: Sequence[Any],
-    curve: Sequence[Sequence[float]],
-    changed: Sequence[str],
+    accuracy: Mapping[str, Any], published: Sequence[float | None], changed: Sequence[str]
 ) -> dict[str, Any]:
     """Return the final test accuracy, compared with the last published one unless settings were changed."""
     target = published[-1] if published else None
     entry = {"published": target, **accuracy}
     if target is None or changed:
         verdict = f"not compared: {', '.join(changed) or 'nothing was published'}"
-        return {**entry, "difference": None, "verdict": verdict, "largest_difference": None}
+        return {**entry, "difference": None, "verdict": verdict}
     difference = round(accuracy["mean"] - target, 6)
     verdict = "reached" if difference >= -TOLERANCE else f"missed by {-TOLERANCE - difference:.2f}"
-    largest = _largest_difference(published, curve)
-    return {**entry, "difference": difference, "verdict": verdict, "largest_difference": largest}
-
-
-def _largest_difference(published: Sequence[float | None], curve: Sequence[Sequence[float]]) -> dict[str, Any] | None:
-    """Return the largest difference of the mean from the published figure from epoch 3 on; None if there are few."""
-    differences = {
-        epoch: statistics.fmean(values) - figure
-        for epoch, (figure, values) in enumerate(zip(published, curve, strict=False))
-        if epoch >= 3 and figure is not None and values
-    }
-    if len(differences) < 3:
-        return None
-    epoch = max(differences, key=lambda epoch: abs(differences[epoch]))
-    return {"epoch": epoch, "difference": round(differences[epoch], 6)}
+    return {**entry, "difference": difference, "verdict": verdict}
 
 
 def spread(values: Sequence[float]) -> dict[str, float | None]:
@@ -202,7 +185,7 @@ def write_leaderboard(presets: Mapping[str, Sequence[Run]], out: Path) -> str:
     folder = out / LOGS
     folder.mkdir(parents=True, exist_ok=True)
     for name, runs in presets.items():
-        logs = list(_make_logs(name, runs))
+        logs = _make_logs(name, runs)
         for path, log in _logs(folder).items():
             if _row(log) == _row(logs[0]):
                 path.unlink()
@@ -217,8 +200,8 @@ def write_leaderboard(presets: Mapping[str, Sequence[Run]], out: Path) -> str:
     return page
 
 
-def _make_logs(name: str, runs: Sequence[Run]) -> Iterator[Log]:
-    """Evaluate a preset's finished runs, and their ensemble if there are several, and yield the log of each."""
+def _make_logs(name: str, runs: Sequence[Run]) -> list[Log]:
+    """Evaluate a preset's finished runs, and their ensemble if there are several, and return the log of each."""
     logs: list[Log] = []
     probabilities: list[Tensor] = []
     for run in runs:
@@ -247,10 +230,10 @@ def _make_logs(name: str, runs: Sequence[Run]) -> Iterator[Log]:
             "wrong": _wrong_classes(predictions),
         }
         logs.append(log)
-        yield log
     if len(runs) > 1:
         ensemble = replace(predictions, probabilities=torch.stack(probabilities).mean(0))
-        yield {**logs[0], **_combine(logs), "epochs": [], "wrong": _wrong_classes(ensemble)}
+        logs.append({**logs[0], **_combine(logs), "epochs": [], "wrong": _wrong_classes(ensemble)})
+    return logs
 
 
 def _combine(logs: Sequence[Log]) -> Log:
