@@ -315,21 +315,16 @@ def _read_metrics(path: Path, version: tuple[int, int]) -> list[dict[str, float]
     lines = [line for line in read_text(path, errors="replace").splitlines(keepends=True) if line.endswith("\n")]
     if len(lines) > MAX_ROWS:
         raise OSError(errno.EFBIG, f"more than {MAX_ROWS:,} rows")
-    rows, heads = [], _cells(lines[0]) if lines else []
-    for cells in map(_cells, lines[1:]):
-        with contextlib.suppress(ValueError):
+    heads: list[str] = []
+    rows: list[dict[str, float]] = []
+    for line in lines:
+        with contextlib.suppress(ValueError, csv.Error):  # The line is damaged.
+            cells = next(csv.reader([line]))
             row = {name: float(value) for name, value in zip(heads, cells, strict=False) if name and value}
+            heads = heads or cells
             places = [row[name] for name in ("step", "epoch") if name in row]
             rows += [row] * ("step" in row and all(map(math.isfinite, places)))
     return rows
-
-
-def _cells(line: str) -> list[str]:
-    """Split a line of a CSV file into cells; an empty list if it is damaged."""
-    try:
-        return next(csv.reader([line]), [])
-    except csv.Error:
-        return []
 
 
 def find_folder(name: str, runs_dir: Path) -> Path:
