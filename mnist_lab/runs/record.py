@@ -11,7 +11,6 @@ import subprocess
 from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -256,7 +255,7 @@ def record_source(patch: Path, folder: Path | None = None) -> GitState | None:
     changes = [line for line in lines if not line.startswith("#")]
     untracked = [line.removeprefix("? ") for line in changes if line.startswith("? ")]
     state: GitState = {"commit": commit, "changed": bool(changes)}
-    if origin := _origin(folder):
+    if origin := _git(folder, "remote", "get-url", "origin").decode(errors="replace").strip():
         state["origin"] = without_credentials(origin)
     if untracked:
         state["untracked"] = untracked[:MAX_UNTRACKED] + ["..."] * (len(untracked) > MAX_UNTRACKED)
@@ -276,11 +275,6 @@ def record_source(patch: Path, folder: Path | None = None) -> GitState | None:
 def without_credentials(url: str) -> str:
     """Return a URL without user name, password and query; other addresses, such as git@host:path, stay as they are."""
     return re.sub(r"^(\w[\w+.-]*://)([^/]*@)?([^?#]*).*", r"\1\3", url)
-
-
-@cache  # It does not change meanwhile, and each call of git takes a process.
-def _origin(folder: Path) -> str:
-    return _git(folder, "remote", "get-url", "origin").decode(errors="replace").strip()
 
 
 def _git(folder: Path, *arguments: str) -> bytes:

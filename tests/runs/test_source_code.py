@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from mnist_lab.runs import record as source
 from mnist_lab.runs.record import MAX_PATCH, GitState, record_source, without_credentials
 
 
@@ -57,17 +56,12 @@ def test_changed_code_is_restored_by_the_recorded_commands(checkout: Path) -> No
     assert files(Path("source")) == files(checkout)
 
 
-def test_unchanged_checkout_has_no_patch_and_git_is_asked_once(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unchanged_checkout_has_no_patch(checkout: Path) -> None:
     Path("source.patch").write_text("of an earlier start")
     state = record(checkout)
     assert (state["changed"], Path("source.patch").exists()) == (False, False)
     subprocess.run(state["restore"], shell=True, check=True, capture_output=True)
     assert files(Path("source")) == files(checkout)
-    asked: list[object] = []
-    ask = source._git
-    monkeypatch.setattr(source, "_git", lambda *arguments: (asked.append(arguments), ask(*arguments))[1])
-    record_source(Path("source.patch"), checkout)
-    assert len(asked) == 1
     assert record_source(Path("source.patch"), checkout.parent) is None, "not a checkout"
 
 
