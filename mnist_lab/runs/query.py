@@ -24,7 +24,6 @@ SIGNS = dict(zip((ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE), COMPARIS
 EXAMPLE = "test/acc > 0.98 and (model == lenet or tag == keep)"
 NUMBER = re.compile(r"(?i)[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?%?")
 DATE = re.compile(r"\d{4}(-\d\d(-\d\d([T ].*)?)?)?")
-MAX_DEPTH = 50  # How deep conditions may be nested.
 Values = Mapping[str, Any]
 Predicate = Callable[[Values], bool]
 
@@ -91,14 +90,14 @@ class Condition:
                 words[code[-1]] = token.strip("\"'")
         comparisons: list[Comparison] = []
 
-        def build(node: ast.expr, depth: int) -> Predicate:
+        def build(node: ast.expr) -> Predicate:
             match node:
-                case ast.BoolOp(ast.And() | ast.Or() as word, parts) if depth:
-                    predicates = [build(part, depth - 1) for part in parts]
+                case ast.BoolOp(ast.And() | ast.Or() as word, parts):
+                    predicates = [build(part) for part in parts]
                     combine = all if isinstance(word, ast.And) else any
                     return lambda values: combine(holds(values) for holds in predicates)
-                case ast.UnaryOp(ast.Not(), part) if depth:
-                    negated = build(part, depth - 1)
+                case ast.UnaryOp(ast.Not(), part):
+                    negated = build(part)
                     return lambda values: not negated(values)
                 case ast.Compare(ast.Name(name), [sign], [ast.Name(operand)]):
                     comparisons.append(Comparison(words[name], SIGNS[type(sign)], words[operand]))
@@ -106,7 +105,7 @@ class Condition:
             raise SyntaxError
 
         try:
-            holds = build(ast.parse(" ".join(code), mode="eval").body, MAX_DEPTH)
+            holds = build(ast.parse(" ".join(code), mode="eval").body)
         except (SyntaxError, MemoryError, RecursionError):  # Very deep nesting raises the last two.
             problem = "not a condition of NAME SIGN VALUE, joined by and, or, not and brackets"
             raise UsageError(f"--where={shorten(text)!r}: {problem}; an example: {EXAMPLE}") from None

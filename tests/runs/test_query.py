@@ -54,7 +54,7 @@ def test_condition_holds(text: str, holds: bool) -> None:
     "text",
     [
         *("", "model = lenet", "model == lenet epochs == 3", "tag == for the talk", "(model == lenet", "model == 'x"),
-        *("(" * 3000 + "model == lenet" + ")" * 3000, "not " * 51 + "model == lenet", "not " * 9000 + "a == b"),
+        *("(" * 3000 + "model == lenet" + ")" * 3000, "not " * 9000 + "a == b"),
         *("__import__('os').system('x')", "model (epochs = 3)", "0 < epochs < 3", "()", "model", "not model", "\\ #"),
     ],
 )
