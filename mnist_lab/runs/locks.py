@@ -50,10 +50,9 @@ def run_lock(folder: Path, *, patience: float = 0) -> Iterator[None]:
     holder on another machine counts as alive while it touches `.holder.json`. The thread that has the lock can take it
     again, and so can a process whose parent has it, since the parent waits for the process.
     """
-    resolved, thread = folder.resolve(), threading.get_ident()
     holder = holder_of(folder)
     is_parents = holder is not None and (holder.host, holder.pid) == (socket.gethostname(), os.getppid())
-    if is_parents or _held.get(resolved) == thread:
+    if is_parents or _held.get(folder.resolve()) == threading.get_ident():
         yield
         return
     until = time.monotonic() + patience
@@ -62,50 +61,41 @@ def run_lock(folder: Path, *, patience: float = 0) -> Iterator[None]:
         holder = holder_of(folder)
     if holder is not None:
         raise _in_use(folder, holder)
-    lock = _acquire(folder)
-    _held[resolved] = thread
-    try:
-        with _recorded_as_holder(folder):
-            yield
-    finally:
-        del _held[resolved]
-        lock.release()
+    with _acquire(folder), _recorded_as_holder(folder):
+        yield
 
 
-def _acquire(folder: Path) -> FileLock:
-    """Make a run folder if it is missing, and acquire its lock."""
+def _acquire(folder: Path) -> contextlib.AbstractContextManager[object]:
+    """Make a run folder if it is missing, and acquire its lock; the end of a with block releases it."""
     try:
         make_folder(folder)
         lock = FileLock(folder / LOCK, thread_local=False)
-        lock.acquire(timeout=1, poll_interval=0.05)  # `holder_of` in another process has it for a moment.
+        return lock.acquire(timeout=1, poll_interval=0.05)  # `holder_of` in another process has it for a moment.
     except Timeout:
         raise _in_use(folder, holder_of(folder)) from None
     except OSError as error:
         raise not_writable(folder, error) from error
-    return lock
 
 
 @contextmanager
 def _recorded_as_holder(folder: Path) -> Iterator[None]:
-    """Record this process as the holder of a run folder, with heartbeats, during the block."""
-    path, ended = folder.resolve() / HOLDER, threading.Event()
-    heart = threading.Thread(target=_beat, args=(path, ended), daemon=True)
+    """Record this thread as the holder of a run folder, with heartbeats, during the block."""
+    resolved, ended = folder.resolve(), threading.Event()
+    heart = threading.Thread(target=_beat, args=(resolved / HOLDER, ended), daemon=True)
     heart.start()  # If the machine has no more threads, nothing is recorded.
+    _held[resolved] = threading.get_ident()
     try:
-        _write_holder(folder)
+        try:
+            write_text(folder / HOLDER, json.dumps(asdict(_this_process())) + "\n", durable=False)
+        except OSError as error:  # A full disk takes an empty lock file, but not this record.
+            (folder / LOCK).unlink(missing_ok=True)
+            raise not_writable(folder, error) from error
         yield
     finally:
         ended.set()
         heart.join()
-        path.unlink(missing_ok=True)
-
-
-def _write_holder(folder: Path) -> None:
-    try:
-        write_text(folder / HOLDER, json.dumps(asdict(_this_process())) + "\n", durable=False)
-    except OSError as error:  # A full disk takes an empty lock file, but not this record.
-        (folder / LOCK).unlink(missing_ok=True)
-        raise not_writable(folder, error) from error
+        del _held[resolved]
+        (resolved / HOLDER).unlink(missing_ok=True)
 
 
 def holder_of(folder: Path) -> Holder | None:
