@@ -230,7 +230,7 @@ def seconds_an_epoch(cfg: DictConfig, runs_dir: Path) -> float | None:
     """Return the median seconds of an epoch in earlier runs like this one; None without such runs."""
     identity = (RunState.FINISHED, cfg.name, processor_name())
     settings = [OmegaConf.select(cfg, key) for key in SPEED_SETTINGS]
-    records = Run.records(runs_dir) if runs_dir.is_dir() else {}
+    records = Run.records(runs_dir)
     alike = [
         run for run, info in records.items() if (info["status"], info.get("model"), info.get("processor")) == identity
     ]
