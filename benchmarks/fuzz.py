@@ -4,7 +4,7 @@
 
 PART is the kind of input: random command lines (command_line); the folder of a run or a sweep with a damaged file, and
 commands that read it (config_yaml, run_json, sweep_json ...); a damaged picture or CSV of pixels for `predict` (png,
-pixels_csv ...); damaged files of a data set (idx, gz); odd data of one's own (arrays, tables, matlab, folders);
+pixels_csv ...); damaged files of a data set (idx, gz); odd data of one's own (arrays, folders);
 hostile records and archives (hostile_records, hostile_archive); a stranger's run that tries to do more than be read
 (hostile_config); or hostile texts in all of these (escapes).
 

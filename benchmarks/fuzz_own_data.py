@@ -1,11 +1,8 @@
-"""Parts of benchmarks/fuzz.py: hostile arrays, tables in odd dialects, and folders of images in odd layouts.
+"""Parts of benchmarks/fuzz.py: hostile arrays, and folders of images in odd layouts.
 
 They must be refused in one line, or read correctly: all images, each with its class, and no set almost black.
 """
 
-import contextlib
-import csv
-import gzip
 import io
 import os
 import random
@@ -17,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from scipy.io import savemat
 
 from benchmarks.fuzz_files import damaged
 from mnist_lab.data import ArrayFile, ImageFolder, MNISTDataModule
@@ -75,55 +71,6 @@ def read_hostile_arrays(chance: random.Random) -> None:
         path = Path(folder) / chance.choice([*["x.npz"] * 20, "x.npy", "x", "x.NPZ", "x.csv"])
         path.write_bytes(content)
         _read(ArrayFile(path=str(path)))
-
-
-def read_hostile_matlab(chance: random.Random) -> None:
-    """Read a .mat file of arrays with odd types, shapes and values, often damaged."""
-    generator = np.random.default_rng(chance.randrange(2**32))
-    images, labels = _images_and_labels((0, 255, "uint8"), chance.random() < 0.3, generator, chance)
-    arrays = {"X": np.moveaxis(images, 0, -1) if images.ndim > 2 else images, "y": labels, "notes": {"a": [1, "x"]}}
-    packed = io.BytesIO()
-    with contextlib.suppress(TypeError, ValueError):  # SciPy does not write some types.
-        savemat(packed, arrays, do_compression=chance.random() < 0.5)
-    content = packed.getvalue() or b"MATLAB 5.0"
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "x.mat"
-        path.write_bytes(damaged(content, chance) if chance.random() < 0.7 else content)
-        _read(ArrayFile(path=str(path), axes=chance.choice([None, "NHW", "NWH"])))
-
-
-def read_odd_tables(chance: random.Random) -> None:
-    """Read a CSV with odd separators, quotes, names and columns, sometimes damaged; compare the labels otherwise."""
-    generator = np.random.default_rng(chance.randrange(2**32))
-    pixels = generator.integers(0, 256, (20, chance.choice([64, 784])))
-    pixels[:, [0, -1]] = 0
-    form = chance.choice(["pixel{}", "{}", "{}x1", "V{}"])
-    names = [form.format(number) for number in range(pixels.shape[1])]
-    classes = chance.choice([["3", "4"], ["cat", "dog"], ["a,b", 'c"d'], ["0", "1", "2"], ["1.0", "2.0"], ["7", "b c"]])
-    labels = [classes[i % len(classes)] for i in range(20)]
-    scale = chance.choice([1, 1, 1 / 255, 1.0])
-    rows = [[str(value) for value in (row * scale).tolist()] for row in pixels]
-    place = chance.choice([0, len(names), 5])
-    has_index, has_names = chance.random() < 0.3, chance.random() < 0.7
-    table = [[*row[:place], label, *row[place:]] for row, label in zip(rows, labels, strict=True)]
-    table = [[str(line), *row] for line, row in enumerate(table)] if has_index else table
-    heading = [*[chance.choice(["", "id", "Unnamed: 0"])] * has_index, *names[:place], "label", *names[place:]]
-    text = io.StringIO(newline="")
-    settings: dict[str, Any] = {"delimiter": chance.choice(",,;\t "), "lineterminator": chance.choice(["\n", "\r\n"])}
-    writer = csv.writer(text, quoting=chance.choice([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]), **settings)
-    writer.writerows([heading] * has_names + table)
-    content = text.getvalue().encode(chance.choice(["utf-8", "utf-8-sig"]))
-    is_damaged = chance.random() < 0.4
-    content = damaged(content, chance) if is_damaged else content
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "x.csv"
-        path.write_bytes(gzip.compress(content) if chance.random() < 0.2 else content)
-        source = ArrayFile(path=str(path))
-        _read(source)
-        if not is_damaged:
-            found = Counter(np.take(source.read_settings()["classes"], np.concatenate(source.load()[1::2])).tolist())
-            written = Counter(label.removesuffix(".0") for label in labels)
-            assert found == written, f"{dict(found)} are read where {dict(written)} were written"
 
 
 def _images_and_labels(
@@ -230,5 +177,4 @@ def _read(source: OwnImages) -> None:
         assert kind == "validation" or images.max() > 19, f"the {kind} set is almost black"
 
 
-READ = {"arrays": read_hostile_arrays, "tables": read_odd_tables, "matlab": read_hostile_matlab}
-READ |= {"folders": read_odd_folders}
+READ = {"arrays": read_hostile_arrays, "folders": read_odd_folders}
