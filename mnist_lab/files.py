@@ -110,7 +110,4 @@ def is_whole(checkpoint: Path) -> bool:
 
 def exists(path: Path) -> bool:
     """Return whether a path exists; a name that no file can have, such as a very long one, does not."""
-    try:
-        return path.exists()
-    except OSError:
-        return False
+    return os.path.exists(path)  # noqa: PTH110  # Path.exists would raise OSError for it.
