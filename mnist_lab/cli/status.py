@@ -3,7 +3,6 @@
 import sys
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from mnist_lab.cli.parser import CommandParser
@@ -62,7 +61,9 @@ def find_sweep_or_run(name: str, runs_dir: str) -> Sweep | Run:
 
 def status_row(results: Results, job: Job, launched: LaunchedJob | None) -> dict[str, Any]:
     """Return a job's row for programs."""
-    log = find_log(job, launched)
+    logs = [Run(job.folder).log_path, launched.log if launched else None]
+    # Before the run has a log, the output of the job on a cluster is one.
+    log = next((path for path in logs if path is not None and exists(path)), None)
     return results.row(job) | {
         "epochs": len(job.epochs),
         results.metric: best_accuracy(job, results.metric),
@@ -70,12 +71,6 @@ def status_row(results: Results, job: Job, launched: LaunchedJob | None) -> dict
         "reason": launched.reason or None if launched else None,
         "log": log and str(log),
     }
-
-
-def find_log(job: Job, launched: LaunchedJob | None) -> Path | None:
-    """Return the log of a job's run, or before it exists the output of the job on a cluster, or None."""
-    paths = [Run(job.folder).log_path, launched.log if launched else None]
-    return next((path for path in paths if path is not None and exists(path)), None)
 
 
 def print_status(results: Results, launched_jobs: dict[str, LaunchedJob], *, clear: bool) -> None:
