@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -15,7 +14,7 @@ from omegaconf import DictConfig
 from mnist_lab.cli.parser import CommandParser
 from mnist_lab.cli.resume import expand_resume
 from mnist_lab.config.compose import CommandLine, compose, compose_job, config_options
-from mnist_lab.config.distributed import rank, share_run_folder
+from mnist_lab.config.distributed import log_name, rank, share_run_folder
 from mnist_lab.config.hydra_aside import show
 from mnist_lab.config.overrides import dotted_keys, nearest_key, quote_path, quote_paths, without_keys
 from mnist_lab.errors import DISK_FULL, UsageError
@@ -41,7 +40,7 @@ def main(arguments: list[str]) -> None:
     is_sweep = options.multirun or "hydra.mode=MULTIRUN" in options.overrides
     typed = quote_paths([*options.overrides, *["detach=true"] * options.detach], is_sweep=is_sweep)
     line = expand_resume(CommandLine(tuple(typed), options.config_dir, options.config_name), is_sweep=is_sweep)
-    line = replace(line, overrides=tuple(share_run_folder([*line.overrides], sweep=is_sweep)))
+    share_run_folder(sweep=is_sweep)
     if shown := next((name for name in SHOWN if getattr(options, name)), None):
         if shown in ("cfg", "info"):
             compose_job(line, is_sweep=is_sweep)  # It reports errors in one line, Hydra in many.
@@ -58,7 +57,7 @@ def main(arguments: list[str]) -> None:
 
 def run(line: CommandLine) -> None:
     """Train one network."""
-    cfg, hydra = compose_job(line)
+    cfg, _ = compose_job(line)
     folder = Path(cfg.folder)
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not (existing.is_dir() and os.access(existing, os.W_OK)):
@@ -67,7 +66,7 @@ def run(line: CommandLine) -> None:
     import_torch(task if rank() == 0 else None)
     from mnist_lab.training.train import train
 
-    with run_log(folder, hydra.log_name), set_arguments(line, cfg.folder):
+    with run_log(folder, log_name()), set_arguments(line, cfg.folder):
         train(cfg)
 
 

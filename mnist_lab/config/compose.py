@@ -58,7 +58,6 @@ class HydraSettings:
     sweep_dir: Path
     sweeper: dict[str, Any]  # Outside a sweep, sweeper and launcher are empty.
     launcher: dict[str, Any]
-    log_name: str
 
 
 def compose(*overrides: str, config_dir: str | None = None, config_name: str = "train") -> DictConfig:
@@ -119,7 +118,7 @@ def _resolve_job(
         sweeper: Any = OmegaConf.to_container(hydra.sweeper, resolve=True) if is_sweep else {}
         launcher: Any = OmegaConf.to_container(hydra.launcher, resolve=True) if is_sweep else {}
         choices = to_plain(hydra.runtime.choices)
-        settings = HydraSettings(choices, Path(hydra.sweep.dir), sweeper, launcher, hydra.job.name)
+        settings = HydraSettings(choices, Path(hydra.sweep.dir), sweeper, launcher)
         cfg.config_dir = line.config_dir and str(Path(line.config_dir).absolute())
         cfg.config_name = line.config_name
         cfg.overrides = to_plain(hydra.overrides.task)  # Hydra's own list cannot be written to.

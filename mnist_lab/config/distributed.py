@@ -125,23 +125,21 @@ def rendezvous() -> tuple[str, int]:
     return host, int(port or PORTS[number % len(PORTS)])
 
 
-def share_run_folder(overrides: list[str], *, sweep: bool) -> list[str]:
-    """Return the overrides of this process, which shares the run folder with the others and has its own log there."""
+def share_run_folder(*, sweep: bool) -> None:
+    """Exchange the start time among the launched processes of a run, so that they share its folder."""
     if launched_process() is None:
-        local = _number("LOCAL_RANK", 0)  # Lightning has started this process.
-        return [*overrides, f"hydra.job.name=train_ddp_process_{local}"] if local else overrides
+        return
     if sweep:
         raise UsageError("-m: not supported where several processes are started; a sweep starts those of its jobs")
-    from mnist_lab.config.overrides import override_values  # This imports Hydra.
-
-    values = override_values(overrides)
-    if "hydra.run.dir" not in values:
-        _first_process_start()  # Raised while Hydra composes, its error would look like one of the configuration.
-    if rank() == 0 or "hydra.job.name" in values:
-        return overrides
-    return [*overrides, f"hydra.job.name=train_ddp_process_{rank()}"]
+    _first_process_start()  # Raised while Hydra composes, its error would look like one of the configuration.
 
 
 def rank() -> int:
     """Return the rank of this process among those launched for its run; rank 0 prints."""
     return _number("RANK", _number("SLURM_PROCID", 0))
+
+
+def log_name() -> str:
+    """Return the name of this process's log in the run folder that it shares with the others."""
+    number = rank() or _number("LOCAL_RANK", 0)  # Lightning sets only the second for the processes that it starts.
+    return f"train_ddp_process_{number}" if number else "train"

@@ -134,7 +134,7 @@ def test_number_of_srun_tasks_decides_and_any_other_is_refused(tiny: Tiny, monke
     with pytest.raises(UsageError, match=r"trainer\.devices=1: srun launched 2 processes; trainer=ddp"):
         validate(tiny.compose("model=mlp", "hydra.run.dir=x"))
     with pytest.raises(UsageError, match="-m: not supported where several processes are started"):
-        share_run_folder(["seed=0,1"], sweep=True)
+        share_run_folder(sweep=True)
     set_environment(monkeypatch, {"SLURM_STEP_NUM_TASKS": "3", "SLURM_STEP_TASKS_PER_NODE": "2,1"})
     with pytest.raises(UsageError, match="srun launched 3 processes on 2 machines; each machine needs the same"):
         validate(tiny.compose("model=mlp", "trainer=ddp", "hydra.run.dir=x"))
@@ -148,7 +148,7 @@ def test_port_in_use_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) ->
         set_environment(monkeypatch, SRUN_SETS | {"SLURM_PROCID": "0", "MASTER_ADDR": "localhost"})
         monkeypatch.setenv("MASTER_PORT", str(port))
         with pytest.raises(LabError, match=f"MASTER_PORT={port}: in use on localhost; set MASTER_PORT to a free port"):
-            share_run_folder(["trainer=ddp"], sweep=False)
+            share_run_folder(sweep=False)
 
 
 @pytest.mark.parametrize(
