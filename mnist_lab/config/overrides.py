@@ -59,13 +59,12 @@ def compose_with_hydra(
         _reject_unknown_choice(override)
         if override.is_sweep_override() and not is_sweep:
             raise UsageError(f"{shorten(override.input_line)}: several values; add -m to run a job for each")
-    mode = ["hydra.mode=MULTIRUN"] if is_sweep else []
     try:
         try:
-            return hydra.compose(config_name, [*map(_first_value, parsed), *mode], return_hydra_config=True)
+            return hydra.compose(config_name, [*map(_first_value, parsed)], return_hydra_config=True)
         except ConfigCompositionException:
             parsed = _correct_plus(parsed, is_argument)
-            return hydra.compose(config_name, [*map(_first_value, parsed), *mode], return_hydra_config=True)
+            return hydra.compose(config_name, [*map(_first_value, parsed)], return_hydra_config=True)
     except COMPOSITION_ERRORS as error:
         raise explain_composition_error(error, parsed) from error
 
@@ -111,8 +110,8 @@ def parse_override(override: str) -> Override:
 
 
 def _first_line(error: Exception) -> str:
-    """Return the first line of an error's message, shortened; Python's own message about recursion does not help."""
-    return "nested too deeply" if isinstance(error, RecursionError) else shorten(str(error).strip().split("\n")[0], 300)
+    """Return the first line of an error's message, shortened."""
+    return shorten(str(error).strip().split("\n")[0], 300)
 
 
 @cache  # Each key is needed many times, and Hydra's parser is slow.
@@ -180,11 +179,11 @@ def _is_unknown(override: Override, overrides: Sequence[Override], known: Collec
     return not exists and not override.is_add() and not override.is_force_add()
 
 
-def explain_composition_error(error: Exception, overrides: Sequence[Override] = ()) -> UsageError:
+def explain_composition_error(error: Exception, overrides: Sequence[Override]) -> UsageError:
     """Return a one-line error for a configuration that Hydra could not compose."""
     if isinstance(error, MissingMandatoryValue):
         return UsageError(f"{error.full_key}: required; add {error.full_key}=VALUE")
-    known = _known_keys(overrides) if overrides else {}
+    known = _known_keys(overrides)
     for override in overrides:
         key = override.key_or_group.split("[")[0]
         if _is_unknown(override, overrides, known):
@@ -253,8 +252,7 @@ def _known_keys(overrides: Sequence[Override]) -> dict[str, Any]:
 
 def _choices(group: str) -> list[str]:
     """Return the choices of a group within `composer`; an empty list if the key is not a group."""
-    loader = config_loader()
-    return list(loader.get_group_options(group)) if loader and "." not in group else []
+    return list(config_loader().get_group_options(group)) if "." not in group else []
 
 
 def _reject_unknown_choice(override: Override) -> None:

@@ -63,8 +63,7 @@ def load_config(path: Path) -> DictConfig:
             if isinstance(node, DictConfig) and name not in node and value is not None:  # Without a key, it is null.
                 node[name] = value
     except UNREADABLE as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
-        raise UsageError(f"{path}: not a run's configuration ({reason[:200]})") from error
+        raise UsageError(f"{path}: not a run's configuration ({' '.join(str(error).split())[:200]})") from error
     return cfg
 
 
