@@ -101,12 +101,11 @@ def validate_parts(cfg: DictConfig) -> None:
     for name in ("model", "data", "trainer"):
         if not isinstance(cfg.get(name), DictConfig):
             raise UsageError(f"{name}: is missing or not a group of settings")
+    problems: list[str] = []
     for name in ("seed", "label_smoothing", "trainer.max_epochs", "trainer.limit_train_batches"):
         if OmegaConf.select(cfg, name, default=MISSING) is MISSING:
             raise UsageError(f"{name}: is missing")
-    problems: list[str] = []
-    for name in ("seed", "label_smoothing"):
-        problems += _type_problems(name, cfg[name], LIMITS[name])
+        problems += _type_problems(name, OmegaConf.select(cfg, name), LIMITS[name])
     drop_unknown_settings(cfg, PARTS)
     for name in PARTS:
         if isinstance(cfg.get(name), DictConfig):
@@ -240,9 +239,6 @@ def parameter_types(target: Callable[..., Any]) -> Mapping[str, Any]:
 def _type_problems(key: str, value: Any, annotation: Any) -> Iterator[str]:
     if OmegaConf.is_config(value):
         value = OmegaConf.to_container(value)
-    if value is None and isinstance(annotation, type) and annotation is not Any:
-        yield f"{key}=null: may not be null"
-        return
     try:
         adapter = _type_adapter(annotation)
     except (PydanticUserError, TypeError, NameError):
@@ -294,8 +290,8 @@ def _option_problems(cfg: DictConfig) -> Iterator[str]:
 
 def _monitor_problems(cfg: DictConfig) -> Iterator[str]:
     """Yield problems of the metrics that callbacks and the scheduler monitor."""
-    unlogged = "val/" if OmegaConf.select(cfg, "data.val_size") == 0 else "test/"
-    logged = [name for name in EPOCH_METRICS if not name.startswith(unlogged)]
+    has_validation = OmegaConf.select(cfg, "data.val_size") != 0
+    logged = [name for name in EPOCH_METRICS if has_validation or not name.startswith("val/")]
     callbacks = enabled_callbacks(cfg)
     classes = [str(node.get("_target_")) for node in (cfg.model, *callbacks.values())]
     may_log_others = any(not name.startswith(("mnist_lab.", "lightning.", "torch.")) for name in classes)
