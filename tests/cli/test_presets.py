@@ -2,8 +2,7 @@
 
 import json
 
-import pytest
-from lab import Command, Tiny, thorough
+from lab import Command, Tiny
 
 from mnist_lab.config.compose import compose
 from mnist_lab.config.presets import find_presets, preset_names
@@ -21,13 +20,12 @@ def test_every_preset_is_listed_with_what_it_is_for(tiny: Tiny, command: Command
     assert mlp.items() >= find_presets()[preset_names().index("mlp")].measured.items()
 
 
-@pytest.mark.parametrize("name", ["champion", *thorough(*(name for name in preset_names() if name != "champion"))])
-def test_copy_has_the_presets_settings_and_is_listed(tiny: Tiny, command: Command, name: str) -> None:
-    outcome = command("presets", "cp", name, "mine", data=False)
-    assert f"mine/experiment/my_{name}.yaml" in outcome.out
-    assert outcome.out.endswith(f"python -m mnist_lab --config-dir mine experiment=my_{name}\n")
-    assert command("presets", "cp", name, "mine", data=False).status == 2, "it exists"
-    copied = compose(f"experiment=my_{name}", config_dir="mine")
-    assert not format_differences(compose(f"experiment={name}"), copied)
-    listed = command("presets", "--config-dir", "mine", data=False).out
-    assert any(line.split()[0] == f"my_{name}" and f"A copy of {name}." in line for line in listed.splitlines())
+def test_copy_has_the_presets_settings_and_is_listed(tiny: Tiny, lab: Command) -> None:
+    outcome = lab("presets", "cp", "champion", "mine")
+    assert "mine/experiment/my_champion.yaml" in outcome.out
+    assert outcome.out.endswith("python -m mnist_lab --config-dir mine experiment=my_champion\n")
+    assert lab("presets", "cp", "champion", "mine").status == 2, "it exists"
+    copied = compose("experiment=my_champion", config_dir="mine")
+    assert not format_differences(compose("experiment=champion"), copied)
+    listed = lab("presets", "--config-dir", "mine").out.splitlines()
+    assert any(line.split()[0] == "my_champion" and "A copy of champion." in line for line in listed)
