@@ -47,10 +47,9 @@ def test_every_choice_of_every_group_composes_and_passes_the_check(choices: list
     validate(compose(*choices, *path))
 
 
-@pytest.mark.parametrize("choice", ["data=image_folder", "data=arrays", "data=idx"])
-def test_data_of_ones_own_need_a_path(choice: str) -> None:
+def test_data_of_ones_own_need_a_path() -> None:
     with pytest.raises(UsageError, match=r"^data\.source\.path: required; add data\.source\.path=VALUE$"):
-        compose(choice)
+        compose("data=arrays")
 
 
 def test_metrics_that_conf_names_are_among_those_that_runs_log() -> None:
@@ -116,7 +115,6 @@ AT_ONCE = [  # Each setting has a part of its message.
         "trainer.limit_test_batches=1.5": "less than or equal to 1",
         "model._target_=torch.nn.Identity": "not a class derived from mnist_lab.models.Classifier",
         "callbacks.best.monitor=val/f1": "not logged; choose from val/loss, val/acc",
-        "steps_per_execution=0": "greater than or equal to 1",
     },
     {
         "optimizer.lr=0": "greater than 0",
@@ -134,7 +132,6 @@ ALONE = [
     ("folder=elsewhere", "is derived; set model, sweep or hydra.run.dir instead"),
     ("callbacks.best=5", "must be null, for none, or settings with a _target_"),
     ("hydra.job.chdir=true", "has no effect"),
-    ("hydra/job_logging=none", "has no effect"),
     ("hydra.sweep.subdir=x", "has no effect"),
 ]
 
@@ -190,7 +187,7 @@ def test_broken_yaml_of_the_user_is_reported_by_file(command: Command, tiny: Tin
     [
         (["model=lenet", "trainer=fast"], "bf16-mixed"),
         (["model=mlp", "trainer=fast"], "32-true"),
-        *thorough((["model=lenet"], "32-true"), (["trainer=fast", "trainer.precision=16-mixed"], "16-mixed")),
+        (["trainer=fast", "trainer.precision=16-mixed"], "16-mixed"),
     ],
 )
 def test_fast_trainer_takes_the_networks_fastest_precision(overrides: list[str], precision: str) -> None:
@@ -198,7 +195,7 @@ def test_fast_trainer_takes_the_networks_fastest_precision(overrides: list[str],
 
 
 @pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="there is a GPU here")
-@pytest.mark.parametrize("setting", ["trainer=gpu", "trainer.accelerator=cuda", "trainer.accelerator=mps"])
+@pytest.mark.parametrize("setting", ["trainer=gpu", "trainer.accelerator=mps"])
 def test_missing_gpu_is_reported_with_what_to_use(command: Command, setting: str) -> None:
     assert_refused(command(setting, data=False), "", "trainer.accelerator=cpu, or auto")
 
@@ -222,14 +219,13 @@ def test_more_devices_than_gpus_are_reported(
         validate(cfg)
 
 
-@pytest.mark.parametrize("precision", ["64-true", "64"])
-@pytest.mark.parametrize(("accelerator", "is_apple"), [("gpu", True), ("auto", True), ("mps", True), ("cpu", False)])
+@pytest.mark.parametrize(("accelerator", "is_apple"), [("auto", True), ("cpu", False)])
 def test_float64_is_refused_on_apples_gpus(
-    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, precision: str, accelerator: str, is_apple: bool
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, accelerator: str, is_apple: bool
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
-    cfg = tiny.compose(f"trainer.accelerator={accelerator}", f"trainer.precision={precision}")
+    cfg = tiny.compose(f"trainer.accelerator={accelerator}", "trainer.precision=64-true")
     with pytest.raises(UsageError, match="Apple's GPUs have no float64") if is_apple else nullcontext():
         validate(cfg)
 
