@@ -15,7 +15,7 @@ from matplotlib.image import imread
 from mnist_lab.cli.compare import PAIRED, describe_pair, line_labels
 from mnist_lab.evaluation.predictions import PairedComparison, compare_on_test_set
 from mnist_lab.formatting import format_accuracy
-from mnist_lab.runs.listing import compare_settings, find_records
+from mnist_lab.runs.listing import compare_settings
 from mnist_lab.runs.record import RunState
 from mnist_lab.runs.run import Run
 from mnist_lab.training.train import train
@@ -141,18 +141,6 @@ def test_best_runs_have_labels_and_seeds_are_a_mean_with_its_range(two: list[Run
     assert [line.get_ydata().tolist() for line in lines] == [[62.5, 52.5], [60.5, 50.5]]
     edges = [sorted(set(band.get_paths()[0].vertices[:, 1].round(9))) for band in bands]
     assert edges == [[52, 53, 62, 63], [50, 51, 60, 61]]
-
-
-def test_many_runs_are_compared_with_a_column_for_each(command: Command, two: list[Run]) -> None:
-    for i in range(30):
-        change(copied(two[0], f"sweeps/s/{i}-lr"), {"optimizer.lr": 0.1 + i})
-    shown = lines(command("compare", "runs/sweeps/s", data=False))
-    assert shown["run"] == [str(number) for number in range(1, 31)]
-    assert sorted(shown["optimizer.lr"]) == sorted(f"{0.1 + i}" for i in range(30))
-
-
-def test_same_run_counts_once(two: list[Run]) -> None:
-    assert [run.folder.name for run in find_records(["runs", "latest", "runs/a/mlp"], Path("runs"))] == ["mlp", "cnn"]
 
 
 def test_same_settings_and_runs_without_metrics_are_shown(command: Command, two: list[Run]) -> None:

@@ -51,10 +51,7 @@ def test_same_name_can_be_removed_again_and_an_existing_run_is_not_overwritten(l
 def test_trash_is_emptied_only_on_request(lab: Command) -> None:
     lab("rm", "a", "b")
     assert lab("rm", "--empty-trash").out == "deleted for good: 2 folders\n"
-    assert (
-        lab("restore").out == "the trash of runs is empty; --runs-dir names another folder of runs\n"
-        and not Path("runs/.trash").exists()
-    )
+    assert lab("restore").out == EMPTY and not Path("runs/.trash").exists()
     assert lab("restore", "a").err.startswith("mnist_lab: a: nothing in the trash of runs (--runs-dir names another")
 
 

@@ -56,7 +56,7 @@ def test_run_sweep_and_folder_are_listed_and_reported(lab: Command) -> None:
         "s": [job],
         "a": ["a"],
         "latest runs/a": ["a", "b"],
-        "runs": ["a", job, "b"],
+        "runs latest runs/a": ["a", job, "b"],
         "runs --where 'model == lenet'": ["b"],
         "runs/b/checkpoints/last.ckpt": ["b"],
     }
@@ -71,7 +71,7 @@ def test_run_sweep_and_folder_are_listed_and_reported(lab: Command) -> None:
 
 
 @pytest.mark.slow
-def test_each_of_the_runs_is_exported_and_reported(two: None, command: Command) -> None:
+def test_each_of_the_runs_is_exported_and_reported_and_predicts(two: None, command: Command) -> None:
     assert command("export", "runs", "--format", "state_dict", data=False).status == 0
     assert [path.name for path in sorted(Path("runs").rglob("exports/*.pt"))] == ["mlp.pt", "lenet.pt"]
     outcome = command("report", "mlp", "lenet", data=False)
@@ -79,10 +79,6 @@ def test_each_of_the_runs_is_exported_and_reported(two: None, command: Command) 
     assert "trainer.max_epochs=2" in Path("runs/a/mlp/report.html").read_text(), "one more epoch than the run had"
     assert command("compare", "--where", "epochs == 1", "--json", data=False).status == 0
     assert command("robustness", "--where", "model == mlp", "--only", "blur", data=False).status == 0
-
-
-@pytest.mark.slow
-def test_each_of_the_runs_predicts(two: None, command: Command) -> None:
     drawn().save("one.png")
     Path("bad.png").write_text("no image")
     outcome = command("predict", "runs", "one.png", "bad.png", "--json", data=False)
