@@ -21,7 +21,6 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from mnist_lab.config.metric_names import VAL_ACC
 from mnist_lab.config.overrides import Override
 from mnist_lab.errors import UsageError
 from mnist_lab.files import write_text
@@ -79,7 +78,9 @@ class Search:
                 overrides = set_values(plan.overrides, draw_params(study, number, space, self.seed))
                 ids[number], _ = plan.compose_job(overrides, number)
                 planned.setdefault(ids[number], overrides)
-            sweep.plan(planned, {id: self.prune_callback(sweep, number) for number, id in ids.items()})
+            prune = {"_target_": "mnist_lab.sweeps.optuna_search.Prune", "prune_after": self.prune_after}
+            callbacks = {id: prune | {"number": number} for number, id in ids.items()}
+            sweep.plan(planned, callbacks if self.prune_after is not None else dict.fromkeys(callbacks))
             loop.run([job.id for job in sweep.read_jobs(list(planned)) if job.state not in COMPLETE])
             jobs = {job.id: job for job in sweep.read_jobs(list(planned))}
             if any(job.state not in DONE for job in jobs.values()):
@@ -90,13 +91,6 @@ class Search:
                     study.tell(number, state=TrialState.PRUNED)
                 elif jobs[id].state != RunState.FAILED and accuracy is not None:
                     study.tell(number, accuracy)
-
-    def prune_callback(self, sweep: Sweep, number: int) -> dict[str, Any] | None:
-        """Return the callback with which a job reports to its study."""
-        if self.prune_after is None:
-            return None
-        settings = {"folder": str(sweep.folder), "number": number, "prune_after": self.prune_after}
-        return {"_target_": "mnist_lab.sweeps.optuna_search.Prune", **settings, "metric": sweep.metric}
 
 
 def open_study(folder: Path, prune_after: int | None = None) -> optuna.Study:
@@ -193,35 +187,29 @@ def set_values(overrides: Sequence[Override], params: Mapping[str, Any]) -> list
 
 
 class Prune(Callback):
-    """Stops a job after an epoch if its accuracy is below the median of other jobs' at that epoch.
+    """Stops a job, which is a trial of its sweep's study, if its accuracy is below the median of others at that epoch.
 
     The run is tested like any other, and its status is "pruned".
-
-    Args:
-        folder: the folder of the sweep.
-        number: the number of the trial in its study.
-        prune_after: the number of epochs before which no job is stopped.
-        metric: the metric, an accuracy.
     """
 
-    def __init__(self, *, folder: str, number: int, prune_after: int, metric: str = VAL_ACC) -> None:
-        self.folder, self.number, self.prune_after, self.metric = Path(folder), number, prune_after, metric
-        self.study: optuna.Study | None = None  # It is opened in the job's own process.
+    def __init__(self, *, number: int, prune_after: int) -> None:
+        self.number, self.prune_after = number, prune_after
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop a job that was killed after it was pruned, at the epoch where it was pruned."""
-        pruned_path = Run(Path(trainer.default_root_dir)).pruned_path
-        if pruned_path.exists() and trainer.current_epoch >= int(pruned_path.read_text(encoding="utf-8")):
+        self.run = Run(Path(trainer.default_root_dir))
+        sweep = Sweep(self.run.folder.parent)
+        self.study, self.metric = open_study(sweep.folder, self.prune_after), sweep.metric
+        if self.run.pruned_path.exists() and trainer.current_epoch >= int(self.run.pruned_path.read_text("utf-8")):
             trainer.should_stop = True
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking or self.metric not in trainer.callback_metrics:
             return
-        self.study = self.study or open_study(self.folder, self.prune_after)
         trial = find_trial(self.study, self.number)
         epochs = trainer.current_epoch + 1
         if epochs not in self.study.get_trials(deepcopy=False)[self.number].intermediate_values:
             trial.report(float(trainer.callback_metrics[self.metric]), epochs)
         if trial.should_prune():
-            write_text(Run(Path(trainer.default_root_dir)).pruned_path, f"{epochs}\n")
+            write_text(self.run.pruned_path, f"{epochs}\n")
             trainer.should_stop = True
