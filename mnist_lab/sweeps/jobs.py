@@ -84,8 +84,7 @@ def run_job(sweep: Sweep, record: SweepRecord, id: str, cfg: DictConfig) -> None
     overrides = tuple(without_keys(original_overrides(cfg), *SWEEP_KEYS))
     cfg.overrides = without_keys(original_overrides(cfg), *SWEEP_ONLY_KEYS)
     with suppress(RunInUse), run_lock(folder, patience=record["settings"]["lock_patience"]):
-        job = read_job(folder) if Run(folder).job_path.exists() else Job(overrides, folder)
-        job = replace(job, overrides=overrides)  # A damaged record lacks them.
+        job = read_job(folder, overrides)
         if job.state in COMPLETE:
             return
         is_same_start = job.process.get("start") == record["start"] and job.state != RunState.PAUSED
