@@ -23,7 +23,7 @@ from mnist_lab.runs.record import RunState, Submission
 from mnist_lab.runs.sweep import Sweep, write_job
 from mnist_lab.sweeps.jobs import run_in_own_process
 from mnist_lab.sweeps.launchers.launcher import LaunchedJob, Launcher, Stage
-from mnist_lab.sweeps.launchers.slurm_queue import cancel_pending, is_running, query_jobs, read_max_array_size
+from mnist_lab.sweeps.launchers.slurm_queue import is_running, query_jobs, read_max_array_size, run_slurm
 
 SUBMITIT_PARAMETERS = ("name", "timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node")
 # The settings by the words of sbatch's messages about them: "account/partition" is about the account.
@@ -113,7 +113,9 @@ class SlurmLauncher(Launcher):
 
     def cancel(self) -> list[str]:
         self.poll()
-        cancel_pending(self.submitted[id]["number"] for id, job in self.jobs.items() if job.stage == Stage.PENDING)
+        pending = [self.submitted[id]["number"] for id, job in self.jobs.items() if job.stage == Stage.PENDING]
+        if pending:
+            run_slurm("scancel", "--state=PENDING", *pending)
         return []  # Running jobs continue to their end.
 
 

@@ -3,7 +3,7 @@
 import os
 import re
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,13 +52,6 @@ def describe_end(number: str, state: str) -> str:
     if signal_number:
         return f"{state}, signal {signal_number}"
     return f"{state}, exit status {status}" if status else state
-
-
-def cancel_pending(numbers: Iterable[str]) -> None:
-    """Cancel those of the jobs that have not begun."""
-    pending = list(numbers)
-    if pending:
-        run_slurm("scancel", "--state=PENDING", *pending)
 
 
 def read_max_array_size() -> int:
