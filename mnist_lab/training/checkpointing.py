@@ -83,7 +83,6 @@ class SaveWithinEpochs(StepCallback, Checkpoint):
     ) -> None:
         self.every_n_train_steps, self.every_n_seconds = every_n_train_steps, every_n_seconds
         self.every_n_epochs, self.keep_small = every_n_epochs, keep_small
-        self.kept_interval = every_n_epochs
         self.saved_time, self.saved_step = time.monotonic(), -1
         self.stop_is_postponed = False
         self.stop: BaseException | None = None
@@ -94,7 +93,7 @@ class SaveWithinEpochs(StepCallback, Checkpoint):
         epochs = trainer.max_epochs or 0
         if self.keep_small and self.every_n_epochs is None and epochs > 1:
             size = sum(tensor.nbytes for tensor in pl_module.state_dict().values())
-            self.kept_interval = math.ceil(epochs / MAX_KEPT) if size < SMALL else None
+            self.every_n_epochs = math.ceil(epochs / MAX_KEPT) if size < SMALL else None
         if trainer.world_size == 1:
             self.handlers.enter_context(handle_signals(dict.fromkeys(STOP_SIGNALS, self._stop_after_step)))
         elif launched_process():
@@ -127,7 +126,7 @@ class SaveWithinEpochs(StepCallback, Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epochs = trainer.current_epoch + 1
-        if self.kept_interval and epochs % self.kept_interval == 0 and self.saved_step != trainer.global_step:
+        if self.every_n_epochs and epochs % self.every_n_epochs == 0 and self.saved_step != trainer.global_step:
             trainer.save_checkpoint(Run(Path(trainer.default_root_dir)).epoch_checkpoint_path(epochs))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

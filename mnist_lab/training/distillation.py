@@ -49,12 +49,7 @@ class Teacher:
         self.network: InferenceModule | None = None
 
     def load(self, cfg: DictConfig) -> str:
-        """Load the network for a run with a configuration, and return the checksum of its weights.
-
-        Raises:
-            UsageError: the teacher is not finished, has other weights than the checksum says, or was trained on other
-                data or on images that the run holds out.
-        """
+        """Load the network for a run with a configuration, which it must fit; return the checksum of its weights."""
         try:
             run = Run.find(self.run, cfg.runs_dir)
         except UsageError as error:
