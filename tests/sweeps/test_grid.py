@@ -18,6 +18,7 @@ from unittest import mock
 import hydra
 import pytest
 import torch
+from disturbances import waiting
 from lab import (
     RECIPE,
     Command,
@@ -31,7 +32,6 @@ from lab import (
     wait_for,
 )
 from lightning.pytorch import Callback, LightningModule, Trainer
-from pausing import waiting
 
 from benchmarks.sweep_kills import results as plain_results
 from mnist_lab.__main__ import main
@@ -386,7 +386,7 @@ def test_name_of_a_sweep_may_look_like_a_number(command: Command, name: str) -> 
 def test_sweep_that_a_signal_ends_has_its_table_and_continues_at_the_next_start(
     tiny: Tiny, command: Command, sent: signal.Signals, status: int, state: str
 ) -> None:
-    waits = "+callbacks.waits={_target_: pausing.Waits, seeds: [1]}"
+    waits = "+callbacks.waits={_target_: disturbances.Waits, seeds: [1]}"
     arguments = ("-m", "model=mlp", "seed=0,1,2", "trainer.max_epochs=4", "logger=csv", waits)
 
     def stop(process: subprocess.Popen[str]) -> None:

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
+from disturbances import Stops
 from lab import Command, Outcome, assert_refused, same, slow, thorough, weights
-from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_lab.runs.record import RunState
 from mnist_lab.runs.run import Run
@@ -82,17 +82,6 @@ def test_candidates_that_continue_equal_bit_for_bit_runs_that_never_stopped(comm
         alone.clear()
 
 
-class Stops(Callback):
-    """Raises KeyboardInterrupt in epoch number `at`, counted over all jobs."""
-
-    begun, at = 0, 0
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        Stops.begun += 1
-        if Stops.begun == Stops.at:
-            raise KeyboardInterrupt
-
-
 RUNGS = [["1", "3", "0", "1"], ["3", "1", "0", ""]]
 
 
@@ -100,7 +89,7 @@ RUNGS = [["1", "3", "0", "1"], ["3", "1", "0", ""]]
 def test_stopped_sweep_continues_with_the_same_choices(command: Command, at: int) -> None:
     assert command(*(argument.replace("sweep=s", "sweep=whole") for argument in THREE)).status == 0
     Stops.begun, Stops.at = 0, at
-    stops = "+callbacks.stops._target_=test_halving.Stops"
+    stops = "+callbacks.stops._target_=disturbances.Stops"
     assert command(*THREE, stops).status == 130
     again = command(*THREE, stops)
     assert again.status == 0, again.err
@@ -140,17 +129,9 @@ def test_candidate_whose_process_dies_before_it_continues_is_started_again(
         assert rungs(outcome) == RUNGS[:1]
 
 
-class FailsAbove(Callback):
-    """Fails at a learning rate above 0.04."""
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if pl_module.optimizers().param_groups[0]["lr"] > 0.04:  # type: ignore[union-attr]
-            raise RuntimeError("too fast")
-
-
 @pytest.mark.slow
 def test_candidates_that_fail_do_not_continue(command: Command) -> None:
-    fails = "+callbacks.fails._target_=test_halving.FailsAbove"
+    fails = "+callbacks.fails={_target_: disturbances.FailsAbove, lr: 0.04}"
     outcome = command(*THREE, fails)
     assert outcome.status == 1
     assert rungs(outcome) == [["1", "3", "1", "1"], ["3", "1", "0", ""]]

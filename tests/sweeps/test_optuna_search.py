@@ -10,6 +10,7 @@ from lab import Command, assert_refused, thorough
 
 pytest.importorskip("optuna", reason="the extra optuna is not installed")
 import optuna
+from disturbances import FailsAbove, Stops
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -42,27 +43,6 @@ class Learns(Callback):
         metrics.hits.fill_(int(metrics.images) * (9 if Learns.begun < 7 else 1) // 10)  # type: ignore[union-attr, operator]
 
 
-class FailsAbove(Callback):
-    """Fails at a learning rate above 0.02."""
-
-    on = True
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.on and pl_module.optimizers().param_groups[0]["lr"] > 0.02:  # type: ignore[union-attr]
-            raise RuntimeError("too fast")
-
-
-class Stops(Callback):
-    """Raises KeyboardInterrupt in the third job."""
-
-    begun = 0
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        Stops.begun += trainer.current_epoch == 0
-        if Stops.begun == 3 and trainer.current_epoch == 1:
-            raise KeyboardInterrupt
-
-
 def trials() -> list[optuna.trial.FrozenTrial]:
     return open_study(FOLDER).get_trials()
 
@@ -85,7 +65,7 @@ def test_search_tries_as_many_as_asked_and_names_the_best(command: Command) -> N
 
 @pytest.mark.slow
 def test_failed_job_does_not_stop_the_search_and_runs_again(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    fails = ("hydra.sweeper.n_trials=5", "+callbacks.fails._target_=test_optuna_search.FailsAbove")
+    fails = ("hydra.sweeper.n_trials=5", "+callbacks.fails={_target_: disturbances.FailsAbove, lr: 0.02}")
     assert command(*SEARCH, *fails).status == 1
     jobs = Sweep(FOLDER).jobs()
     failed = [job.id for job in jobs if job.state == "failed"]
@@ -164,12 +144,11 @@ def test_hydras_own_optuna_sweeper_may_be_installed_too(command: Command) -> Non
 
 @pytest.mark.slow
 def test_interrupted_search_continues_with_the_job_it_was_at(command: Command) -> None:
-    Stops.begun = 0
-    stops = "+callbacks.stops._target_=test_optuna_search.Stops"
+    Stops.begun, Stops.at = 0, 6  # The third job is in its second epoch.
+    stops = "+callbacks.stops._target_=disturbances.Stops"
     assert command(*SEARCH, "hydra.sweeper.n_trials=4", stops).status == 130
     assert [job.state for job in Sweep(FOLDER).jobs()] == ["finished", "finished", "interrupted"]
     stopped = Sweep(FOLDER).jobs()[2]
-    Stops.begun = 100
     assert command(*SEARCH, "hydra.sweeper.n_trials=4", stops).status == 0
     jobs = {job.id: job for job in Sweep(FOLDER).jobs()}
     assert (len(jobs), {job.state for job in jobs.values()}) == (4, {"finished"})

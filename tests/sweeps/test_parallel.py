@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from disturbances import waiting
 from lab import Command, Tiny, assert_refused, run, thorough, wait_for
 from lightning.pytorch import Callback, LightningModule, Trainer
 from loky.process_executor import BrokenProcessPool
-from pausing import waiting
 
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
@@ -123,7 +123,7 @@ def test_sweep_of_a_script_needs_no_main_guard(tiny: Tiny) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), *thorough((signal.SIGTERM, 143))])
 def test_signal_lets_every_job_save_and_the_next_start_continues(tiny: Tiny, sent: signal.Signals, status: int) -> None:
-    waits = "+callbacks.waits={_target_: pausing.Waits, seeds: [0, 1]}"
+    waits = "+callbacks.waits={_target_: disturbances.Waits, seeds: [0, 1]}"
     arguments = ("-m", "model=mlp", "seed=0,1,2", "sweep=s", "trainer.max_epochs=4", "logger=csv", waits, *PROCESSES)
 
     def stop(process: subprocess.Popen[str]) -> None:

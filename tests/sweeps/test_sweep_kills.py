@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from disturbances import waiting
 from lab import Command, Tiny, run, wait_for
-from pausing import waiting
 
 from benchmarks.sweep_kills import results, session
 from mnist_lab.runs.locks import holder_of
@@ -19,7 +19,7 @@ FOLDER = Path("runs/sweeps/s")
 
 
 def test_a_killed_sweep_and_a_killed_worker_leave_no_process_and_lose_nothing(tiny: Tiny, command: Command) -> None:
-    waits = "+callbacks.waits={_target_: pausing.Waits, seeds: [0, 1]}"
+    waits = "+callbacks.waits={_target_: disturbances.Waits, seeds: [0, 1]}"
     grid = ("-m", "model=mlp", "seed=0,1,2", "trainer.max_epochs=4", "logger=csv", "threads=1", "sweep=s", waits)
     parallel = ("hydra/launcher=processes", "hydra.launcher.n_jobs=2")
     leaders = []

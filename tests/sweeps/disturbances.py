@@ -1,4 +1,4 @@
-"""A callback with which jobs wait for a test to stop them."""
+"""Callbacks with which jobs wait for a signal, stop or fail."""
 
 import time
 from collections.abc import Sequence
@@ -31,3 +31,27 @@ class Waits(Callback):
 def waiting(*seeds: int) -> bool:
     """Return whether the jobs with all these seeds wait, or have waited."""
     return all(Path(f"waiting-{seed}").exists() for seed in seeds)
+
+
+class Stops(Callback):
+    """Raises KeyboardInterrupt in epoch number `at`, counted over all jobs."""
+
+    begun, at = 0, 0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        Stops.begun += 1
+        if Stops.begun == Stops.at:
+            raise KeyboardInterrupt
+
+
+class FailsAbove(Callback):
+    """Fails above a learning rate."""
+
+    on = True
+
+    def __init__(self, lr: float) -> None:
+        self.lr = lr
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.on and trainer.optimizers[0].param_groups[0]["lr"] > self.lr:
+            raise RuntimeError("too fast")
