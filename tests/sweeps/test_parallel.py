@@ -4,88 +4,72 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import Future
 from pathlib import Path
+from unittest import mock
 
 import pytest
+import torch
 from disturbances import waiting
 from lab import Command, Tiny, assert_refused, run, thorough, wait_for
-from lightning.pytorch import Callback, LightningModule, Trainer
 from loky.process_executor import BrokenProcessPool
 
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
+from mnist_lab.sweeps.jobs import train_in_subprocess
 from mnist_lab.sweeps.launchers.launcher import count_processors
 from mnist_lab.sweeps.launchers.this_machine import ProcessesLauncher, start_worker
+from mnist_lab.sweeps.process import take_gpu
 
 FOLDER = Path("runs/sweeps/s")
 PROCESSORS = count_processors()
 PROCESSES = ("hydra/launcher=processes", "hydra.launcher.n_jobs=2")
 
 
-class Dies(Callback):
-    """Kills the process of the job with seed 1 in each start, as a kernel without memory does."""
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.datamodule.seed == 1 and trainer.current_epoch == 1:  # type: ignore[attr-defined]
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
-class NoteGPUs(Callback):
-    """Writes the GPUs that a job's process sees into its run folder."""
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        Path(trainer.default_root_dir, "gpus").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("gpus", "visible", "settings", "seen"),
+    ("gpus", "visible", "seen"),
     [
-        (3, "5,7,GPU-8a", [], ["5", "7"]),
-        *thorough((2, None, [], ["0", "1"])),
-        *thorough((1, None, [], ["all", "all"]), (1, "3", [], ["3", "3"]), (0, "", [], ["", ""])),
-        *thorough((3, "5,7,GPU-8a", ["trainer.devices=2", "trainer.strategy=ddp"], ["5,7,GPU-8a"] * 2)),
+        (3, "5,7,GPU-8a", ["5", "7", "GPU-8a", "5"]),
+        (2, None, ["0", "1", "0", "1"]),
+        (1, None, [None] * 4),
+        (1, "3", ["3"] * 4),
+        (0, "", [""] * 4),
     ],
 )
-def test_jobs_side_by_side_share_the_threads_and_take_turns_over_the_gpus(
-    tiny: Tiny,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    gpus: int,
-    visible: str | None,
-    settings: list[str],
-    seen: list[str],
+def test_workers_take_turns_over_the_gpus_and_their_distributed_jobs_see_all(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, gpus: int, visible: str | None, seen: list[str | None]
 ) -> None:
-    """Python imports sitecustomize in each process, which pretends the GPUs."""
-    (tmp_path / "sitecustomize.py").write_text(f"import torch\ntorch.cuda.device_count = lambda: {gpus}\n")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]]))
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if visible is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    notes = "+callbacks.notes._target_=test_parallel.NoteGPUs"
-    grid = ("-m", "model=mlp", "seed=0,1,2", "trainer.max_epochs=1", "sweep=s")
-    status, out = run(tiny, *grid, notes, *settings, *PROCESSES)
-    assert status == 0, out
-    jobs, share = Sweep(FOLDER).jobs(), max(1, PROCESSORS // 2)
-    first, second, third = [(job.folder / "gpus").read_text() for job in jobs]
-    assert [first, second] == seen
-    assert third in seen
-    assert all(job.info["device"].endswith(f"cpu, {share} thread{'s' * (share > 1)}") for job in jobs)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr("mnist_lab.sweeps.jobs.Popen", popen := mock.Mock(side_effect=ZeroDivisionError))
+    cfg, all_of_them = tiny.compose("trainer=ddp"), "0,1" if gpus == 2 else visible
+    for number, expected in enumerate(seen):
+        with mock.patch.dict(os.environ):
+            os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+            os.environ.update({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
+            take_gpu(number)
+            take_gpu(number + 1)  # A worker keeps its GPU for its next job.
+            assert os.environ.get("CUDA_VISIBLE_DEVICES") == expected
+            with pytest.raises(ZeroDivisionError):
+                train_in_subprocess(cfg)
+        assert popen.call_args.kwargs["env"].get("CUDA_VISIBLE_DEVICES") == all_of_them
+
+
+def test_worker_in_the_place_of_a_dead_one_has_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workers = [mock.Mock(**{"submit.side_effect": lambda *job: Future()}) for _ in range(3)]
+    monkeypatch.setattr("mnist_lab.sweeps.launchers.this_machine.start_worker", mock.Mock(side_effect=workers))
+    launcher = ProcessesLauncher(2)
+    launcher.start(Sweep(tmp_path), ["a", "b", "c", "d"], lambda id: None)
+    launcher.poll()
+    launcher.running["a"][1].set_result(True)
+    launcher.running["b"][1].set_exception(BrokenProcessPool())
+    launcher.poll()
+    numbers = [[call.args[-1] for call in worker.submit.call_args_list] for worker in workers]
+    assert numbers == [[0, 0], [1], [1]]
 
 
 @pytest.mark.parametrize(("n_jobs", "parallel"), [(1, 1), (3, 3), (-1, PROCESSORS), (-2, max(1, PROCESSORS - 1))])
 def test_number_of_parallel_jobs_may_be_counted_from_the_processors(n_jobs: int, parallel: int) -> None:
     assert ProcessesLauncher(n_jobs).parallel_jobs == parallel
-
-
-@pytest.mark.thorough
-def test_job_whose_process_is_killed_is_tried_once_more_and_takes_no_other_job_with_it(tiny: Tiny) -> None:
-    dies = "+callbacks.dies._target_=test_parallel.Dies"
-    status, out = run(tiny, "-m", "model=mlp", "seed=0,1,2", "sweep=s", dies, *PROCESSES)
-    assert (status, "Traceback" in out) == (1, False), out
-    assert [job.state for job in Sweep(FOLDER).jobs()] == ["finished", "failed", "finished"]
-    assert [job.attempts for job in Sweep(FOLDER).jobs()] == [1, 2, 1]
-    assert "1 of 3 jobs failed" in out and "its process died" in out
 
 
 @pytest.mark.slow
@@ -137,7 +121,9 @@ def test_signal_lets_every_job_save_and_the_next_start_continues(tiny: Tiny, sen
     assert [job.state for job in jobs] == ["interrupted", "interrupted", "waiting"]
     assert {job.info["status"] for job in jobs[:2]} == {"interrupted"}, "the jobs themselves have recorded it"
     assert run(tiny, *arguments)[0] == 0
-    assert {job.info["steps"] for job in Sweep(FOLDER).jobs()} == {48}
+    jobs, share = Sweep(FOLDER).jobs(), max(1, PROCESSORS // 2)
+    assert {job.info["steps"] for job in jobs} == {48}
+    assert all(job.info["device"].endswith(f"cpu, {share} thread{'s' * (share > 1)}") for job in jobs)
     assert [len(run.epochs()) for run in Run.below(FOLDER)] == [4] * 3
 
 
