@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from lab import INGREDIENTS, RECIPE, SMALL_RESIDUAL, Command, Tiny, thorough
+from lab import RECIPE, SMALL_RESIDUAL, Command, Tiny, thorough
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
@@ -18,7 +18,6 @@ from mnist_lab.runs.run import Run
 from mnist_lab.training.build import make_model, make_trainer
 from mnist_lab.training.multistep import StepCallback, single_step_reason, training_batches
 
-NETWORKS = ("lenet", "mlp", "simple_cnn", "compact_cnn")
 PLAIN = ["model=dropout_cnn", "scheduler=onecycle"]
 RUN = Run(Path("runs/a/b"))
 
@@ -57,8 +56,6 @@ def assert_same(first: str, second: str, *, counts: bool) -> None:
         *thorough((["model=mlp", "trainer.limit_train_batches=7"], 5)),
         *thorough((["model=mlp", "callbacks=early_stopping", "callbacks.early_stopping.monitor=train/loss"], 5)),
         *thorough((["model=mlp", "callbacks=test_curve", "data.val_size=0"], 5)),
-        *thorough(*(([f"model={network}"], 3) for network in NETWORKS)),
-        *thorough(*(([*SMALL_RESIDUAL, *ingredient], 50) for ingredient in INGREDIENTS.values())),
     ],
     ids=str,
 )
@@ -125,29 +122,25 @@ def test_resumed_run_keeps_its_groups_if_it_can(command: Command, settings: list
     assert_same("whole", "parts", counts=False)
 
 
-@pytest.mark.slow
+KEPT = "+callbacks.{0}={{_target_: lightning.pytorch.callbacks.ModelCheckpoint, every_n_{0}: 4}}"
+
+
 @pytest.mark.parametrize(
-    ("setting", "reason"),
+    ("settings", "reason"),
     [
-        ("+trainer.gradient_clip_val=1", "trainer.gradient_clip_val"),
-        ("model._target_=test_multistep.OwnStep", "OwnStep.training_step"),
-        *thorough(
-            ("+trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches"),
-            ("+trainer.val_check_interval=4", "trainer.val_check_interval"),
-            ("trainer.precision=bf16-true", "trainer.precision=bf16-true"),
-        ),
+        (["+trainer.gradient_clip_val=1"], "trainer.gradient_clip_val"),
+        (["+trainer.accumulate_grad_batches=2"], "trainer.accumulate_grad_batches"),
+        (["+trainer.val_check_interval=4"], "trainer.val_check_interval"),
+        (["trainer.precision=bf16-true"], "trainer.precision=bf16-true"),
+        (["model._target_=test_multistep.OwnStep"], "OwnStep.training_step"),
+        ([KEPT.format("train_steps"), KEPT.format("epochs")], "ModelCheckpoint.on_train_batch_end"),
+        ([KEPT.format("epochs")], None),
     ],
+    ids=str,
 )
-def test_what_needs_every_step_falls_back_to_one_and_says_so(command: Command, setting: str, reason: str) -> None:
-    outcome = command("model=mlp", setting, "hydra.run.dir=runs/a/b")
-    assert (outcome.status, outcome.err) == (0, "")
-    assert f"steps_per_execution=1, for {reason}" in outcome.out
-
-
-def test_callback_needs_single_steps_whatever_another_of_its_class_needs(tiny: Tiny) -> None:
-    kept = "+callbacks.{0}={{_target_: lightning.pytorch.callbacks.ModelCheckpoint, every_n_{0}: 4}}"
-    cfg = tiny.compose("model=mlp", kept.format("train_steps"), kept.format("epochs"))
-    assert single_step_reason(make_trainer(cfg), make_model(cfg)) == "ModelCheckpoint.on_train_batch_end"
+def test_reason_for_single_steps_is_found(tiny: Tiny, settings: list[str], reason: str | None) -> None:
+    cfg = tiny.compose("model=mlp", *settings)
+    assert single_step_reason(make_trainer(cfg), make_model(cfg)) == reason
 
 
 class Recorder(StepCallback):

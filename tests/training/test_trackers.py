@@ -12,6 +12,8 @@ import pytest
 from lab import Command, Tiny, assert_refused, thorough
 
 from mnist_lab.runs.run import Run
+from mnist_lab.runs.sweep import Sweep
+from mnist_lab.training.trackers import WandB
 from mnist_lab.training.train import train
 
 if TYPE_CHECKING:
@@ -175,10 +177,10 @@ def test_wandb_gets_settings_metrics_and_checkpoint_and_a_resumed_offline_run_is
     assert wandb_runs[2][0]["id"] == "id1"
 
 
-@pytest.mark.slow
-def test_sweeps_jobs_are_a_group_of_wandb(command: Command, wandb_runs: list[tuple[dict[str, Any], MagicMock]]) -> None:
-    assert command("-m", "model=mlp", "optimizer.lr=0.1,0.01", "sweep=s", "logger=[csv,wandb]").status == 0
-    assert [settings["group"] for settings, _ in wandb_runs] == ["s", "s"]
+def test_sweeps_jobs_are_a_group_of_wandb(tmp_path: Path, wandb_runs: list[tuple[dict[str, Any], MagicMock]]) -> None:
+    Sweep.open(tmp_path / "s", "", [], {})
+    _ = WandB(str(tmp_path / "s" / "job")).experiment
+    assert wandb_runs[0][0]["group"] == "s"
 
 
 @pytest.mark.slow
