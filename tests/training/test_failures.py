@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from lab import Command, Tiny, assert_refused, same, thorough, weights
+from lab import Command, Tiny, assert_refused, same, weights
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
@@ -99,14 +99,11 @@ def test_weights_that_are_not_finite_are_not_saved(command: Command, extra: str,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["truncated", *thorough("flipped", "empty")])
-def test_corrupt_last_checkpoint_falls_back_to_the_newest_good_one(command: Command, how: str) -> None:
+def test_corrupt_last_checkpoint_falls_back_to_the_newest_good_one(command: Command) -> None:
     arguments = ("model=mlp", "trainer.max_epochs=2")
     assert command(*arguments, f"hydra.run.dir={RUN}").status == 0
     last = RUN / "checkpoints" / "last.ckpt"
-    content = bytearray(last.read_bytes())
-    content[len(content) // 2] ^= how == "flipped"
-    last.write_bytes(content if how == "flipped" else content[: 5000 if how == "truncated" else 0])
+    last.write_bytes(last.read_bytes()[:5000])
     outcome = command(f"resume={RUN}", "trainer.max_epochs=3", data=False)
     assert outcome.status == 0, outcome.err
     best = last.with_name("best.ckpt")

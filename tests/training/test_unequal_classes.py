@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lab import Command, Tiny, assert_refused, completed, slow, thorough
+from lab import Command, Tiny, assert_refused, slow, thorough
 from test_multistep import assert_same
 from test_resume import PARTS, THREE, WHOLE, stop_run
 from torch import nn
@@ -233,11 +233,3 @@ def test_search_and_halving_compare_balanced_accuracies(command: Command, unequa
         assert sorted(values) == sorted(job.info["metrics"][BALANCED] for job in jobs)  # type: ignore[type-var]
     else:
         assert f"{max(job.epochs[0][BALANCED] for job in jobs):.2%}" in outcome.out.split("rungs")[1]
-
-
-@pytest.mark.slow
-def test_two_processes_count_what_one_counts(tiny: Tiny, unequal: list[str]) -> None:
-    arguments = tiny.arguments(*unequal, "trainer=ddp", "class_weights=balanced", f"hydra.run.dir={RUN}")
-    outcome = completed("-m", "mnist_lab", *arguments)
-    assert outcome.status == 0, outcome.err
-    assert RUN.info["metrics"]["test/balanced_acc"] == evaluate(RUN)["test/balanced_acc"]
