@@ -56,22 +56,22 @@ class Predictions:
         wrong = (self.predicted != self.labels).nonzero().squeeze(1)
         return wrong[true_probabilities[wrong].argsort(stable=True)][:count]
 
-    def calibration(self, bins: int = 10) -> list[tuple[float, float, int]]:
+    def calibration(self) -> list[tuple[float, float, int]]:
         """Return mean probability, accuracy and number of images for each interval that has images.
 
-        The probability of the predicted class is divided into intervals of equal width. These are the points of the
+        The probability of the predicted class is divided into ten intervals of equal width. These are the points of the
         reliability diagram (Guo et al., "On Calibration of Modern Neural Networks", 2017).
         """
         confidence = self.probabilities.max(1).values.double()
         correct = (self.predicted == self.labels).double()
-        interval = (confidence * bins).long().clamp(max=bins - 1)
-        masks = [mask for mask in (interval == i for i in range(bins)) if mask.any()]
+        interval = (10 * confidence).long().clamp(max=9)
+        masks = [interval == i for i in sorted(set(interval.tolist()))]
         return [(confidence[mask].mean().item(), correct[mask].mean().item(), int(mask.sum())) for mask in masks]
 
-    def calibration_error(self, bins: int = 10) -> float:
+    def calibration_error(self) -> float:
         """Return the expected calibration error: the mean of |probability - accuracy|, weighted by images."""
         classes = self.probabilities.shape[1]
-        return multiclass_calibration_error(self.probabilities.double(), self.labels, classes, n_bins=bins).item()
+        return multiclass_calibration_error(self.probabilities.double(), self.labels, classes, n_bins=10).item()
 
 
 class TrainedRun:
@@ -125,8 +125,8 @@ class PairedComparison:
         fewer = min(self.only_first, self.only_second)
         return min(2 * float(bdtr(fewer, self.only_first + self.only_second, 0.5)), 1.0)  # Both tails are equal.
 
-    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        """Return the ends of an interval for the difference of the accuracies, within -1 and 1.
+    def interval(self) -> tuple[float, float]:
+        """Return the ends of a 95 % interval for the difference of the accuracies, within -1 and 1.
 
         It is the Wald interval after adding 0.5 to each cell of the table of right and wrong (Agresti and Min,
         "Simple improved confidence intervals for comparing matched proportions", Statistics in Medicine 24, 2005).
@@ -134,7 +134,7 @@ class PairedComparison:
         first, second, images = self.only_first + 0.5, self.only_second + 0.5, self.images + 2
         centre = (second - first) / images
         error = math.sqrt(first + second - (second - first) ** 2 / images) / images
-        half_width = NormalDist().inv_cdf((1 + confidence) / 2) * error
+        half_width = NormalDist().inv_cdf(0.975) * error
         return max(centre - half_width, -1.0), min(centre + half_width, 1.0)
 
 
