@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from mnist_lab.console import working_on
-from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.errors import LabError, UsageError, not_installed
 from mnist_lab.evaluation.predictions import Predictions, TrainedRun
 from mnist_lab.export.model_card import ProgramResult, describe_constructor, model_card
@@ -116,17 +115,17 @@ def check_program(program: Program, images: Tensor, expected: Predictions, *, in
     return ProgramResult(len(images), expected.accuracy, difference)
 
 
-def trace_program(network: Classifier, data: MNISTDataModule) -> torch.export.ExportedProgram:
+def trace_program(trained: TrainedRun) -> torch.export.ExportedProgram:
     """Trace a network with its preprocessing, bytes in and probabilities out, for any number of images."""
     images, shapes = torch.zeros(2, 28, 28, dtype=torch.uint8), {"images": {0: torch.export.Dim("batch")}}
-    program = InferenceModule(network, data.mean, data.std)
-    return trace(program, images, type(network).__name__, dynamic_shapes=shapes)
+    program = InferenceModule(trained.model, trained.data.mean, trained.data.std)
+    return trace(program, images, type(trained.model).__name__, dynamic_shapes=shapes)
 
 
 def to_torch_export(trained: TrainedRun) -> bytes:
     """Return a .pt2 file's content."""
     content = io.BytesIO()
-    torch.export.save(trace_program(trained.model, trained.data), content)
+    torch.export.save(trace_program(trained), content)
     return content.getvalue()
 
 
@@ -144,7 +143,7 @@ def to_onnx(trained: TrainedRun, opset: int | None = None) -> bytes:
         from onnx.helper import find_min_ir_version_for
     except ImportError as error:
         raise not_installed("--format=onnx", "onnx") from error
-    program = trace_program(trained.model, trained.data)
+    program = trace_program(trained)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # The warnings are about torch's internals.
         converted = torch.onnx.export(
