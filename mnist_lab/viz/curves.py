@@ -98,13 +98,14 @@ def _plot_sets(axes: Axes, run: Run, name: str, *, across: Literal["epochs", "ex
     """Plot a metric of every set, a single test as a star, with the value of the tested or last epoch in the legend."""
     for kind, words in SETS.items():
         metric, factor = f"{kind}/{name}", METRICS[name][1]
-        by_epoch, curve = _finite_curve(run, metric), _finite_curve(run, metric, across)
+        curve = _finite_curve(run, metric, across)
         if not curve:
             continue
-        last = max(by_epoch)
-        epoch = run.tested_epoch if run.tested_epoch in by_epoch else last
-        label = f"{words}, {format_cell(metric, by_epoch[epoch])}" + (f" (epoch {epoch:g})" if epoch != last else "")
-        label = label if across == "epochs" else words  # One legend is for loss and accuracy.
+        label = words
+        if across == "epochs":  # Otherwise, one legend is for loss and accuracy.
+            last = max(curve)
+            epoch = run.tested_epoch if run.tested_epoch in curve else last
+            label += f", {format_cell(metric, curve[epoch])}" + (f" (epoch {epoch:g})" if epoch != last else "")
         marker, size = ("*", 12) if kind == "test" and len(curve) == 1 else (MARKERS[kind], 5)
         style: dict[str, Any] = {"marker": marker, "markersize": size, "markeredgecolor": COLOURS["paper"]}
         style |= {"color": COLOURS[kind], "label": label, "linestyle": "" if marker == "*" else "-"}
