@@ -65,7 +65,7 @@ def inline_svg(figure: Figure, name: str) -> str:
     figure.patch.set_visible(False)
     file = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+        figure.savefig(file, format="svg")
     root, width = ElementTree.fromstring(file.getvalue()), figure.get_figwidth()
     for element in list(root.iter()):
         _adapt(element)
