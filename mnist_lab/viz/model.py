@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -225,11 +226,9 @@ def tile(pictures: np.ndarray, columns: int, empty: float) -> np.ndarray:
 def compute_features(model: Classifier, images: Tensor) -> Tensor | None:
     """Return the inputs of a network's last linear layer, (N, F), or None if they are not one row for each image."""
     inputs: list[Tensor] = []
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
-    hooks = [layer.register_forward_pre_hook(lambda _, arguments: inputs.extend(arguments)) for layer in layers]
-    try:
+    with ExitStack() as hooks:
+        for layer in model.modules():
+            if isinstance(layer, nn.Linear):
+                hooks.enter_context(layer.register_forward_pre_hook(lambda _, arguments: inputs.extend(arguments)))
         model.probabilities(images, batch_size=len(images))
-    finally:
-        for hook in hooks:
-            hook.remove()
     return inputs[-1].float().cpu() if inputs and inputs[-1].shape[:-1] == (len(images),) else None
