@@ -38,17 +38,10 @@ def found(page: "Page", picture: Image.Image, call: str = "findNumber(grey, {wid
     return [NetworkInput(**digit | {"pixels": np.reshape(digit["pixels"], (28, 28))}) for digit in row]
 
 
-def test_place_and_size_hardly_matter_and_a_lopsided_digit_stays_within_the_image(page: "Page") -> None:
+def test_lopsided_digit_stays_within_the_image(page: "Page") -> None:
     for quarters in range(4):
         (alone,) = found(page, lopsided(quarters))
         assert max(np.ptp(places) + 1 for places in alone.pixels.nonzero()) == 20
-    for digit in LINES:
-        for height, at in ((50, (20, 15)), (120, (200, 90)), (200, (150, 25))):
-            (alone,) = found(page, drawn(digit, height=height, at=at, page=PAD))
-            assert likeness(alone, find_digit(drawn(digit))) > 0.9
-            edges = np.multiply(alone.box, [*PAD, *PAD])
-            assert edges[:2] == pytest.approx(at, abs=height / 9)
-            assert edges[3] - edges[1] == pytest.approx(1.1 * height, abs=4)
 
 
 def test_row_is_split_from_left_to_right_and_what_is_below_is_counted(page: "Page") -> None:

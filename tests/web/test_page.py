@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from lab import INGREDIENTS, SMALL_RESIDUAL, Command, thorough, tiny_data, wait_for
+from lab import INGREDIENTS, SMALL_RESIDUAL, Command, Tiny, thorough, wait_for
 from PIL import Image
 
 from benchmarks.page import THREE, draw
@@ -32,13 +32,11 @@ needs_browser = pytest.mark.skipif(find_browser() is None, reason="there is no C
 
 
 @pytest.fixture(scope="module")
-def lenet(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def lenet(module_tiny: Tiny) -> Run:
     """Train a run that keeps the checkpoints of two epochs, and write its page beside it."""
-    folder = tmp_path_factory.mktemp("lenet")
-    kept = ("callbacks.checkpoint.every_n_epochs=2", "trainer.max_epochs=5", "logger=csv", "figures=false")
-    given = ("model=lenet", "data=tiny", "trainer.accelerator=cpu", f"hydra.run.dir={folder / 'run'}")
-    run = train(tiny_data(folder).compose(*given, *kept))
-    (folder / "page.html").write_text(page_of(run))
+    kept = ("callbacks.checkpoint.every_n_epochs=2", "trainer.max_epochs=5", "logger=csv")
+    run = train(module_tiny.compose("model=lenet", *kept))
+    run.folder.with_name("page.html").write_text(page_of(run))
     return run
 
 
@@ -77,7 +75,6 @@ def bars(page: "Page") -> list[float]:
     [
         ["model=lenet"],
         *thorough(([*SMALL_RESIDUAL, *INGREDIENTS["views"], *INGREDIENTS["own mean"]],)),
-        *thorough(*([f"model={name}"] for name in ("mlp", "simple_cnn", "compact_cnn", "dropout_cnn", "residual_cnn"))),
     ],
 )
 def test_browser_finds_the_checkpoints_class_for_each_test_image(command: Command, settings: list[str]) -> None:

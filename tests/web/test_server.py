@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from lab import Command, Tiny, assert_refused, slow, started, thorough
+from lab import Command, Tiny, assert_refused, started
 from test_page import bars, shown
 from test_recognise import tiny_run
 
@@ -33,8 +33,8 @@ INVITATION = "Draw a digit, or several in a row."
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return tiny_run(tmp_path_factory.mktemp("trained"), "mlp")
+def trained(module_tiny: Tiny) -> Run:
+    return tiny_run(module_tiny, "mlp")
 
 
 @contextmanager
@@ -238,15 +238,15 @@ def test_drawing_changes_bars_digit_and_the_networks_input(browser: "Browser", p
         assert inked(page, "pad") == inked(page, "seen") == 0
 
 
-@pytest.mark.parametrize(("width", "height", "scheme"), [*slow((320, 568, "light")), *thorough((1280, 800, "dark"))])
-def test_finger_draws_without_scrolling(browser: "Browser", port: int, width: int, height: int, scheme: Any) -> None:
-    size = {"width": width, "height": height}
-    settings = {"viewport": size, "has_touch": True, "device_scale_factor": 2, "color_scheme": scheme}
-    with shown(browser, f"http://127.0.0.1:{port}/", **settings) as page:
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
+@pytest.mark.slow
+def test_finger_draws_without_scrolling(browser: "Browser", port: int) -> None:
+    size = {"width": 320, "height": 568}
+    address = f"http://127.0.0.1:{port}/"
+    with shown(browser, address, viewport=size, has_touch=True, device_scale_factor=2) as page:
+        assert page.evaluate("document.documentElement.scrollWidth") <= 320
         box = page.locator("#pad").bounding_box()
         assert box and box["width"] == pytest.approx(1.5 * box["height"], abs=1)
-        assert box["x"] >= 0 and box["x"] + box["width"] <= width
+        assert box["x"] >= 0 and box["x"] + box["width"] <= 320
         inside, outside = page.evaluate("[[pad.width, pad.height], [pad.clientWidth, pad.clientHeight]]")
         assert inside == [2 * side for side in outside], "the drawing has two pixels for each one of the page"
         session = page.context.new_cdp_session(page)
