@@ -16,11 +16,10 @@ from omegaconf import OmegaConf
 
 from mnist_lab import conf_dir
 from mnist_lab.config.compose import compose
-from mnist_lab.config.presets import preset_names
 from mnist_lab.errors import UsageError
 from mnist_lab.models.lenet import LeNet
 from mnist_lab.models.residual_cnn import ResidualCNN
-from mnist_lab.reproduce.reproduce import finished_runs, has_tutorial, parse_seeds
+from mnist_lab.reproduce.reproduce import finished_runs, parse_seeds
 from mnist_lab.reproduce.results import (
     Log,
     compute_accuracy,
@@ -54,7 +53,7 @@ def reproduce(command: Command, tiny: Tiny) -> Command:
 
 
 OUT = RUNS  # the default of --out
-TUTORIALS = [name for name in preset_names() if has_tutorial(name, None)]
+TUTORIALS = [path.stem for path in sorted(conf_dir().glob("experiment/*.yaml")) if "\ntutorial:" in path.read_text()]
 
 
 def summaries(runs_dir: Path) -> dict[str, dict[str, Any]]:
