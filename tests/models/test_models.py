@@ -59,6 +59,13 @@ def test_residual_cnn_has_the_configured_widths_and_blocks() -> None:
     assert model.widen2[1].weight.shape == (8, 6, 3, 3)
 
 
+def test_learned_pooling_of_tiny_cnn_with_equal_weights_is_the_mean() -> None:
+    mean, learned = network("tiny_cnn").eval(), make_model(compose("model=tiny_cnn", "model.pooling=learned")).eval()
+    learned.load_state_dict(mean.state_dict() | {"pool.0.weight": torch.full((16, 1, 6, 6), 1 / 36)}, strict=False)
+    images = images_for(mean)
+    assert torch.allclose(learned(images), mean(images), atol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["compact_cnn", "dropout_cnn"])
 def test_dropout_acts_only_in_training(name: str) -> None:
     model = network(name)
